@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * bdev: a block device as the data path sees it, whoever provides it.
+ *
+ * A bdev is made by its provider's create function, is found by its name, and is used through
+ * channels, one for each reactor that does I/O on it; a channel and what is submitted to it belong to that
+ * reactor's thread alone, so a provider needs no lock.  The registry and claims belong to the control
+ * thread.
+ *
+ * An io belongs to its submitter until bdev_submit(), to the provider until its done is called, then
+ * to the submitter again.  done is called exactly once, on the channel's reactor, possibly before
+ * bdev_submit() has returned: a submitter must be prepared for both.
+ */
+#ifndef SLUICE_BDEV_BDEV_H
+#define SLUICE_BDEV_BDEV_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "reactor/helper.h"
+
+struct reactor;
+struct bdev;
+struct bdev_channel;
+
+enum bdev_op {
+	BDEV_READ,
+	BDEV_WRITE,
+	BDEV_FLUSH,   /* all writes completed before it was submitted become durable; no range */
+	BDEV_DISCARD, /* the range's contents are no longer wanted; no data */
+};
+
+struct bdev_io {
+	enum bdev_op op;
+	uint64_t offset;         /* bytes, a multiple of block_size */
+	uint64_t len;            /* bytes, a multiple of block_size; offset + len <= size */
+	const struct iovec *iov; /* READ, WRITE: iovcnt pieces that add up to len, aligned to mem_align */
+	int iovcnt;
+	void (*done)(struct bdev_io *io);
+	int result; /* set before done: 0 or a negative errno; a short transfer is -EIO */
+	/* for the provider while it has the io */
+	struct bdev_channel *ch;
+	struct list node;
+	uint64_t scratch;
+	struct helper_job job;
+};
+
+/* What a bdev can take; fixed while it is claimed. Sizes in bytes. */
+struct bdev_limits {
+	uint32_t block_size;          /* of offsets and lengths: 512 or 4096 */
+	uint32_t physical_block_size; /* smallest write without read-modify-write inside the device */
+	uint32_t mem_align;           /* of each iov's base, a power of two */
+	uint32_t max_iov;             /* pieces of one READ or WRITE; 0: any number */
+	uint64_t max_io;              /* bytes of one READ or WRITE; 0: any */
+	bool write_cache;             /* a completed WRITE is durable only after a FLUSH */
+	bool discard;                 /* DISCARD is taken; granularity and alignment are hints */
+	uint64_t discard_max;         /* bytes of one DISCARD; 0: any */
+	uint32_t discard_granularity;
+	uint32_t discard_alignment;
+	bool volatile_data; /* contents die with the daemon: its guests cannot outlive it */
+};
+
+struct bdev_ops {
+	const char *product; /* "null", "ram", "uring", "aio": the type in commands and listings */
+	/* Frees the bdev. No channel is open. */
+	void (*destroy)(struct bdev *b);
+	/* Both on the reactor's thread; nothing is in flight at close. */
+	int (*channel_open)(struct bdev *b, struct reactor *r, struct bdev_channel **ch);
+	void (*channel_close)(struct bdev_channel *ch);
+	/*
+	 * Takes the io; it may be held back until the end of the pass, so that one system call
+	 * submits all of a pass. Never fails: an error is an io's result.
+	 */
+	void (*submit)(struct bdev_channel *ch, struct bdev_io *io);
+	/*
+	 * The JSON-RPC parameters that would create it again, e.g. {"name":..,"filename":..},
+	 * and with them the name of that method in *@method. New reference; NULL without memory.
+	 */
+	json_t *(*config)(const struct bdev *b, const char **method);
+};
+
+struct bdev {
+	char name[64];
+	const struct bdev_ops *ops;
+	uint64_t size; /* bytes, a multiple of limits.block_size */
+	struct bdev_limits limits;
+	bool readonly; /* WRITE and DISCARD are refused with -EROFS */
+	bool shared;   /* its creator asked to share it */
+	/* private */
+	struct list node;
+	unsigned claims;
+	bool claims_shared;
+	unsigned channels;
+};
+
+/* A provider embeds this at the start of its own channel. */
+struct bdev_channel {
+	struct bdev *bdev;
+	struct reactor *reactor;
+};
+
+/*
+ * Providers. Each checks its arguments, opens what it serves and registers the bdev; *@out may be
+ * NULL. On error: a negative errno, *err says the cause and the remedy, nothing is left behind.
+ * EEXIST: the name is taken. EBUSY: somebody else has the file locked or the device open.
+ */
+int bdev_null_create(const char *name, uint64_t size, uint32_t block_size, struct bdev **out,
+		     struct err *err);
+int bdev_ram_create(const char *name, uint64_t size, uint32_t block_size, struct bdev **out,
+		    struct err *err);
+struct bdev_file_opts {
+	const char *filename; /* a regular file or a block device */
+	bool readonly;
+	bool shared; /* others that also ask to share may have it open */
+};
+/* By io_uring; -ENOSYS with the remedy (use aio) where the kernel has none or forbids it. */
+int bdev_uring_create(const char *name, const struct bdev_file_opts *opts, struct bdev **out,
+		      struct err *err);
+/* By Linux aio, for kernels without io_uring. */
+int bdev_aio_create(const char *name, const struct bdev_file_opts *opts, struct bdev **out,
+		    struct err *err);
+
+/* For providers: makes the filled-in @b findable. -EEXIST or -EINVAL (bad name) with the reason. */
+int bdev_register(struct bdev *b, struct err *err);
+
+struct bdev *bdev_find(const char *name);
+/* Iterates over all bdevs by name: NULL starts; returns NULL at the end. */
+struct bdev *bdev_next(const struct bdev *b);
+/* Destroys it; -ENOENT, or -EBUSY while it is claimed. */
+int bdev_delete(const char *name, struct err *err);
+/* Destroys all; for the daemon's end. None may be claimed. */
+void bdev_delete_all(void);
+
+/*
+ * Claims @b for one user (a virtual disk). A second claim is refused (-EBUSY) unless both asked to
+ * share, by @shared or because the bdev was created shared. -EROFS: @write on a read-only bdev.
+ */
+int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err);
+void bdev_release(struct bdev *b);
+
+/* Opens a channel of @b on the calling reactor. Returns 0 or a negative errno. */
+int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch);
+void bdev_channel_close(struct bdev_channel *ch);
+
+/* Submits an io that keeps to the limits (checked: else done with -EINVAL, or -EROFS, -EOPNOTSUPP). */
+void bdev_submit(struct bdev_channel *ch, struct bdev_io *io);
+
+#endif
