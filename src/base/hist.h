@@ -2,7 +2,7 @@
 /*
  * Latency histogram of fixed size: each power of two of nanoseconds is cut into 16 equal
  * buckets, so that a percentile is known to within 6.25% and adding costs a few instructions.
- * One writer; readers on other threads may see a sum that is a few samples old.
+ * Belongs to one thread.
  */
 #ifndef SLUICE_BASE_HIST_H
 #define SLUICE_BASE_HIST_H

@@ -77,7 +77,8 @@ static void write_line(enum log_level level, const char *fmt, va_list ap)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = '?';
 	line[head + body] = '\n';
-	/* One write a line, so that lines of several threads do not mix; nothing helps if it fails. */
+	/* One write a line, so that lines of several threads do not mix; nothing helps if it fails.
+	 */
 	if (write(STDERR_FILENO, line, (size_t)(head + body + 1)) < 0)
 		return;
 }

@@ -17,7 +17,8 @@ enum log_level {
 	LOG_LEVEL_DEBUG,
 };
 
-/* One limiter for each source of lines that must be bounded (a guest's disk, say). Zeroed: fresh. */
+/* One limiter for each source of lines that must be bounded (a guest's disk, say). Zeroed: fresh.
+ */
 struct log_limit {
 	uint64_t window_start_ns;
 	uint32_t lines;

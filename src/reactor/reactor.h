@@ -3,10 +3,10 @@
  * Reactor: one thread that owns what it runs.
  *
  * A reactor goes round and round over its busy pollers, in the order in which they became busy;
- * a poller without work is, after a while, armed (it makes sure that a descriptor will wake it) and costs
- * nothing from then on.  When none is busy the reactor sleeps in epoll_wait(2).  How long a poller
- * spins before it is armed follows what spinning brought: it doubles when a wake-up came shortly
- * after arming and halves when the poller slept long.
+ * a poller without work is, after a while, armed (it makes sure that a descriptor will wake it) and
+ * costs nothing from then on.  When none is busy the reactor sleeps in epoll_wait(2).  How long a
+ * poller spins before it is armed follows what spinning brought: it doubles when a wake-up came
+ * shortly after arming and halves when the poller slept long.
  *
  * Threads meet in messages only: reactor_send() takes a caller's message, without a lock and
  * without allocating.  Every other function here belongs to the reactor's own thread, or to
@@ -77,16 +77,19 @@ struct reactor_stats {
 
 /*
  * Creates a reactor named @name (copied; the thread's name), to be pinned to @cpu (-1: not pinned).
- * @helpers, which may be NULL, is what reactor_helpers() answers. Returns 0 and *@out, or a negative errno.
+ * @helpers, which may be NULL, is what reactor_helpers() answers. Returns 0 and *@out, or a
+ * negative errno.
  */
 int reactor_create(const char *name, int cpu, struct helper_pool *helpers, struct reactor **out);
 /* Starts the reactor's thread. Returns 0 or a negative errno (EINVAL: no such core). */
 int reactor_start(struct reactor *r);
 /* Runs the reactor on the calling thread until reactor_stop(). */
 void reactor_run(struct reactor *r);
-/* Makes the reactor return from its loop once the messages sent before are done. From any thread. */
+/* Makes the reactor return from its loop once the messages sent before are done. From any thread,
+ * once. */
 void reactor_stop(struct reactor *r);
-/* Joins the thread, if there is one, and frees the reactor. Its pollers and descriptors must be gone. */
+/* Joins the thread, if there is one, and frees the reactor. Its pollers and descriptors must be
+ * gone. */
 void reactor_destroy(struct reactor *r);
 
 /* Has @msg->fn run on @r's thread. From any thread; messages of one sender arrive in order. */

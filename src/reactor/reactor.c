@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "reactor/reactor.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+enum {
+	/*
+	 * A busy reactor looks at its descriptors and reads the clock every so many passes: rarely
+	 * enough that the system call does not show, often enough that an armed queue's guest
+	 * waits for microseconds only while another queue keeps the reactor busy.
+	 */
+	PASSES_PER_CHECK = 32,
+	EVENTS_PER_CHECK = 64,
+};
+
+/* The first step of a spin that had shrunk to nothing. */
+#define SPIN_MIN_NS 2000u
+
+struct reactor {
+	char name[16]; /* as long as a thread's name may be */
+	int cpu;
+	bool threaded;
+	pthread_t thread;
+	struct helper_pool *helpers;
+
+	uint64_t now_ns;
+	struct list busy;   /* pollers */
+	struct list armed;  /* pollers */
+	struct list timers; /* by when_ns */
+	int epoll_fd;
+	/* What epoll_wait returned and has not been handed out yet; reactor_fd_del() blanks its
+	 * own. */
+	struct epoll_event events[EVENTS_PER_CHECK];
+	int events_len;
+
+	struct reactor_fd wake; /* eventfd */
+	_Atomic(struct reactor_msg *) inbox;
+	atomic_bool sleeping;
+	atomic_bool stopping;
+	struct reactor_msg stop;
+
+	/* Written by this thread alone, read by others for statistics. */
+	atomic_uint_fast64_t passes;
+	atomic_uint_fast64_t worked;
+	atomic_uint_fast64_t sleeps;
+	atomic_uint_fast64_t msgs;
+	atomic_uint busy_pollers;
+};
+
+static _Thread_local struct reactor *current;
+
+/* A counter with one writer needs no locked instruction. */
+static void count(atomic_uint_fast64_t *counter, uint64_t n)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+			      memory_order_relaxed);
+}
+
+static void wake_ready(struct reactor_fd *f, uint32_t events)
+{
+	uint64_t ignored;
+
+	/* Only empties the counter; the messages themselves are taken by the loop. */
+	if (read(f->fd, &ignored, sizeof(ignored)) < 0)
+		return;
+}
+
+int reactor_create(const char *name, int cpu, struct helper_pool *helpers, struct reactor **out)
+{
+	struct reactor *r = calloc(1, sizeof(*r));
+	int rc;
+
+	if (!r)
+		return -ENOMEM;
+	strncpy(r->name, name, sizeof(r->name) - 1);
+	r->cpu = cpu;
+	r->helpers = helpers;
+	r->now_ns = clock_now_ns();
+	list_init(&r->busy);
+	list_init(&r->armed);
+	list_init(&r->timers);
+	r->wake.ready = wake_ready;
+	r->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	r->wake.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (r->epoll_fd < 0 || r->wake.fd < 0) {
+		rc = -errno;
+		goto fail;
+	}
+	rc = reactor_fd_add(r, &r->wake, EPOLLIN);
+	if (rc)
+		goto fail;
+	*out = r;
+	return 0;
+fail:
+	if (r->wake.fd >= 0)
+		close(r->wake.fd);
+	if (r->epoll_fd >= 0)
+		close(r->epoll_fd);
+	free(r);
+	return rc;
+}
+
+void reactor_destroy(struct reactor *r)
+{
+	if (r->threaded)
+		pthread_join(r->thread, NULL);
+	close(r->wake.fd);
+	close(r->epoll_fd);
+	free(r);
+}
+
+/* Messages */
+
+void reactor_send(struct reactor *r, struct reactor_msg *msg)
+{
+	uint64_t one = 1;
+
+	msg->next = atomic_load_explicit(&r->inbox, memory_order_relaxed);
+	while (!atomic_compare_exchange_weak_explicit(&r->inbox, &msg->next, msg,
+						      memory_order_release, memory_order_relaxed))
+		;
+	/*
+	 * Pairs with the fence in sleep_until_event(): either we see the flag and write the
+	 * eventfd, or the reactor sees the message and does not sleep.
+	 */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&r->sleeping, memory_order_relaxed)) {
+		/* Fails only if the counter is full, and then it is readable anyway. */
+		if (write(r->wake.fd, &one, sizeof(one)) < 0)
+			return;
+	}
+}
+
+static bool run_messages(struct reactor *r)
+{
+	struct reactor_msg *stack, *msg, *next, *in_order = NULL;
+	uint64_t n = 0;
+
+	if (!atomic_load_explicit(&r->inbox, memory_order_relaxed))
+		return false;
+	/* The inbox is a stack: turn it round, so that messages run in the order they were sent. */
+	stack = atomic_exchange_explicit(&r->inbox, NULL, memory_order_acquire);
+	for (msg = stack; msg; msg = next) {
+		next = msg->next;
+		msg->next = in_order;
+		in_order = msg;
+	}
+	for (msg = in_order; msg; msg = next, n++) {
+		next = msg->next;
+		msg->fn(msg); /* may free it */
+	}
+	count(&r->msgs, n);
+	return true;
+}
+
+/* Timers: there are few, so a sorted list does. */
+
+void reactor_timer_start(struct reactor *r, struct reactor_timer *t, uint64_t delay_ns)
+{
+	struct list *pos;
+
+	reactor_timer_stop(r, t);
+	t->when_ns = clock_now_ns() + delay_ns;
+	list_for_each (pos, &r->timers) {
+		if (list_entry(pos, struct reactor_timer, node)->when_ns > t->when_ns)
+			break;
+	}
+	list_insert(&t->node, pos->prev, pos);
+	t->running = true;
+}
+
+void reactor_timer_stop(struct reactor *r, struct reactor_timer *t)
+{
+	if (!t->running)
+		return;
+	list_del(&t->node);
+	t->running = false;
+}
+
+static void fire_timers(struct reactor *r)
+{
+	/* A timer that starts itself again is due later than now, so this ends. */
+	while (!list_empty(&r->timers)) {
+		struct reactor_timer *t = list_entry(r->timers.next, struct reactor_timer, node);
+
+		if (t->when_ns > r->now_ns)
+			return;
+		reactor_timer_stop(r, t);
+		t->fire(t);
+	}
+}
+
+/* Milliseconds until the next timer, rounded up; -1 without one. */
+static int next_timeout_ms(struct reactor *r)
+{
+	uint64_t when, now = clock_now_ns(), ms;
+
+	if (list_empty(&r->timers))
+		return -1;
+	when = list_entry(r->timers.next, struct reactor_timer, node)->when_ns;
+	if (when <= now)
+		return 0;
+	ms = (when - now + NSEC_PER_MSEC - 1) / NSEC_PER_MSEC;
+	return ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
+/* Descriptors */
+
+int reactor_fd_add(struct reactor *r, struct reactor_fd *f, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = f};
+
+	return epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, f->fd, &ev) ? -errno : 0;
+}
+
+int reactor_fd_modify(struct reactor *r, struct reactor_fd *f, uint32_t events)
+{
+	struct epoll_event ev = {.events = events, .data.ptr = f};
+
+	return epoll_ctl(r->epoll_fd, EPOLL_CTL_MOD, f->fd, &ev) ? -errno : 0;
+}
+
+void reactor_fd_del(struct reactor *r, struct reactor_fd *f)
+{
+	epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, f->fd, NULL);
+	for (int i = 0; i < r->events_len; i++)
+		if (r->events[i].data.ptr == f)
+			r->events[i].data.ptr = NULL;
+}
+
+static bool check_descriptors(struct reactor *r, int timeout_ms)
+{
+	int n = epoll_wait(r->epoll_fd, r->events, EVENTS_PER_CHECK, timeout_ms);
+
+	if (n < 0)
+		return false; /* EINTR: the caller comes again */
+	r->events_len = n;
+	for (int i = 0; i < n; i++) {
+		struct reactor_fd *f = r->events[i].data.ptr;
+
+		if (f)
+			f->ready(f, r->events[i].events);
+	}
+	r->events_len = 0;
+	return n > 0;
+}
+
+/* Pollers */
+
+static void set_busy(struct poller *p, bool busy)
+{
+	struct reactor *r = p->reactor;
+	unsigned n = atomic_load_explicit(&r->busy_pollers, memory_order_relaxed);
+
+	list_del(&p->node);
+	list_add_tail(busy ? &r->busy : &r->armed, &p->node);
+	if (busy != p->busy)
+		atomic_store_explicit(&r->busy_pollers, busy ? n + 1 : n - 1, memory_order_relaxed);
+	p->busy = busy;
+	p->idle_since_ns = 0;
+}
+
+void reactor_poller_add(struct reactor *r, struct poller *p)
+{
+	p->reactor = r;
+	p->busy = false;
+	p->spin_ns = p->spin_max_ns;
+	list_init(&p->node);
+	set_busy(p, true);
+}
+
+void reactor_poller_del(struct poller *p)
+{
+	if (p->busy)
+		set_busy(p, false);
+	list_del(&p->node);
+	p->reactor = NULL;
+}
+
+void reactor_poller_wake_slow(struct poller *p)
+{
+	uint64_t slept = clock_now_ns() - p->armed_at_ns;
+
+	if (slept < p->spin_max_ns) {
+		/* A little more spinning would have met this work. */
+		p->spin_ns = p->spin_ns ? p->spin_ns * 2 : SPIN_MIN_NS;
+		if (p->spin_ns > p->spin_max_ns)
+			p->spin_ns = p->spin_max_ns;
+	} else {
+		p->spin_ns = p->spin_ns / 2 < SPIN_MIN_NS ? 0 : p->spin_ns / 2;
+	}
+	set_busy(p, true);
+}
+
+static void poller_was_idle(struct reactor *r, struct poller *p)
+{
+	if (p->spin_ns) {
+		if (!p->idle_since_ns) {
+			p->idle_since_ns = r->now_ns;
+			return;
+		}
+		if (r->now_ns - p->idle_since_ns < p->spin_ns)
+			return;
+	}
+	if (!p->arm(p)) {
+		p->armed_at_ns = r->now_ns;
+		set_busy(p, false);
+	}
+}
+
+/* One round over the busy pollers. Returns whether any found work. */
+static bool poll_all(struct reactor *r)
+{
+	struct list *pos, *next;
+	bool worked = false, idle = false;
+
+	/*
+	 * A poller may take itself off the list, or wake others, which join at its end; it may not
+	 * take off another, which is why pollers are deleted from messages, timers and their own
+	 * poll only.
+	 */
+	list_for_each_safe (pos, next, &r->busy) {
+		struct poller *p = list_entry(pos, struct poller, node);
+
+		if (p->poll(p) > 0) {
+			p->idle_since_ns = 0;
+			worked = true;
+			continue;
+		}
+		if (!idle) {
+			idle = true;
+			r->now_ns = clock_now_ns();
+		}
+		if (p->busy)
+			poller_was_idle(r, p);
+	}
+	count(&r->passes, 1);
+	if (worked)
+		count(&r->worked, 1);
+	return worked;
+}
+
+static void sleep_until_event(struct reactor *r)
+{
+	atomic_store_explicit(&r->sleeping, true, memory_order_relaxed);
+	/* Pairs with the fence in reactor_send(). */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!atomic_load_explicit(&r->inbox, memory_order_relaxed) &&
+	    !atomic_load_explicit(&r->stopping, memory_order_relaxed)) {
+		count(&r->sleeps, 1);
+		check_descriptors(r, next_timeout_ms(r));
+	}
+	atomic_store_explicit(&r->sleeping, false, memory_order_relaxed);
+	r->now_ns = clock_now_ns();
+}
+
+void reactor_run(struct reactor *r)
+{
+	unsigned passes = 0;
+
+	current = r;
+	for (;;) {
+		if (!run_messages(r) && atomic_load_explicit(&r->stopping, memory_order_relaxed))
+			break;
+		if (list_empty(&r->busy)) {
+			sleep_until_event(r);
+			fire_timers(r);
+			continue;
+		}
+		poll_all(r);
+		if (++passes % PASSES_PER_CHECK == 0) {
+			check_descriptors(r, 0);
+			r->now_ns = clock_now_ns();
+			fire_timers(r);
+		}
+	}
+	current = NULL;
+}
+
+static void *thread_main(void *arg)
+{
+	struct reactor *r = arg;
+
+	pthread_setname_np(pthread_self(), r->name);
+	reactor_run(r);
+	return NULL;
+}
+
+int reactor_start(struct reactor *r)
+{
+	pthread_attr_t attr;
+	cpu_set_t cpus;
+	int rc;
+
+	rc = pthread_attr_init(&attr);
+	if (rc)
+		return -rc;
+	if (r->cpu >= 0) {
+		CPU_ZERO(&cpus);
+		CPU_SET((size_t)r->cpu, &cpus);
+		rc = pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+	}
+	if (!rc)
+		rc = pthread_create(&r->thread, &attr, thread_main, r);
+	pthread_attr_destroy(&attr);
+	if (!rc)
+		r->threaded = true;
+	return -rc;
+}
+
+static void stop_now(struct reactor_msg *msg)
+{
+	struct reactor *r = container_of(msg, struct reactor, stop);
+
+	atomic_store_explicit(&r->stopping, true, memory_order_relaxed);
+}
+
+void reactor_stop(struct reactor *r)
+{
+	r->stop.fn = stop_now;
+	reactor_send(r, &r->stop);
+}
+
+uint64_t reactor_now_ns(const struct reactor *r)
+{
+	return r->now_ns;
+}
+
+const char *reactor_name(const struct reactor *r)
+{
+	return r->name;
+}
+
+int reactor_cpu(const struct reactor *r)
+{
+	return r->cpu;
+}
+
+struct helper_pool *reactor_helpers(const struct reactor *r)
+{
+	return r->helpers;
+}
+
+struct reactor *reactor_current(void)
+{
+	return current;
+}
+
+void reactor_get_stats(const struct reactor *r, struct reactor_stats *stats)
+{
+	stats->passes = atomic_load_explicit(&r->passes, memory_order_relaxed);
+	stats->worked = atomic_load_explicit(&r->worked, memory_order_relaxed);
+	stats->sleeps = atomic_load_explicit(&r->sleeps, memory_order_relaxed);
+	stats->msgs = atomic_load_explicit(&r->msgs, memory_order_relaxed);
+	stats->pollers = atomic_load_explicit(&r->busy_pollers, memory_order_relaxed);
+}
