@@ -3,13 +3,13 @@
  * bdev: a block device as the data path sees it, whoever provides it.
  *
  * A bdev is made by its provider's create function, is found by its name, and is used through
- * channels, one for each reactor that does I/O on it; a channel and what is submitted to it belong to that
- * reactor's thread alone, so a provider needs no lock.  The registry and claims belong to the control
- * thread.
+ * channels, one for each reactor that does I/O on it; a channel and what is submitted to it belong
+ * to that reactor's thread alone, so a provider needs no lock.  The registry and claims belong to
+ * the control thread.
  *
- * An io belongs to its submitter until bdev_submit(), to the provider until its done is called, then
- * to the submitter again.  done is called exactly once, on the channel's reactor, possibly before
- * bdev_submit() has returned: a submitter must be prepared for both.
+ * An io belongs to its submitter until bdev_submit(), to the provider until its done is called,
+ * then to the submitter again.  done is called exactly once, on the channel's reactor, possibly
+ * before bdev_submit() has returned: a submitter must be prepared for both.
  */
 #ifndef SLUICE_BDEV_BDEV_H
 #define SLUICE_BDEV_BDEV_H
@@ -36,9 +36,10 @@ enum bdev_op {
 
 struct bdev_io {
 	enum bdev_op op;
-	uint64_t offset;         /* bytes, a multiple of block_size */
-	uint64_t len;            /* bytes, a multiple of block_size; offset + len <= size */
-	const struct iovec *iov; /* READ, WRITE: iovcnt pieces that add up to len, aligned to mem_align */
+	uint64_t offset; /* bytes, a multiple of block_size */
+	uint64_t len;    /* bytes, a multiple of block_size; offset + len <= size */
+	const struct iovec
+		*iov; /* READ, WRITE: iovcnt pieces that add up to len, aligned to mem_align */
 	int iovcnt;
 	void (*done)(struct bdev_io *io);
 	int result; /* set before done: 0 or a negative errno; a short transfer is -EIO */
@@ -52,7 +53,8 @@ struct bdev_io {
 /* What a bdev can take; fixed while it is claimed. Sizes in bytes. */
 struct bdev_limits {
 	uint32_t block_size;          /* of offsets and lengths: 512 or 4096 */
-	uint32_t physical_block_size; /* smallest write without read-modify-write inside the device */
+	uint32_t physical_block_size; /* smallest write without read-modify-write inside the device
+				       */
 	uint32_t mem_align;           /* of each iov's base, a power of two */
 	uint32_t max_iov;             /* pieces of one READ or WRITE; 0: any number */
 	uint64_t max_io;              /* bytes of one READ or WRITE; 0: any */
@@ -146,7 +148,8 @@ void bdev_release(struct bdev *b);
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch);
 void bdev_channel_close(struct bdev_channel *ch);
 
-/* Submits an io that keeps to the limits (checked: else done with -EINVAL, or -EROFS, -EOPNOTSUPP). */
+/* Submits an io that keeps to the limits (checked: else done with -EINVAL, or -EROFS, -EOPNOTSUPP).
+ */
 void bdev_submit(struct bdev_channel *ch, struct bdev_io *io);
 
 #endif
