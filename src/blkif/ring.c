@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "blkif/ring.h"
+
+#include <errno.h>
+#include <string.h>
+
+static uint8_t *slot_at(const struct blkif_ring *ring, uint32_t index)
+{
+	return (uint8_t *)ring->shared + BLKIF_RING_HEADER_BYTES +
+	       (size_t)(index & (ring->slots - 1)) * ring->layout->request_bytes;
+}
+
+int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout, void *pages,
+		      unsigned nr)
+{
+	ring->layout = layout;
+	ring->shared = pages;
+	ring->slots = blkif_layout_slots(layout, nr);
+	ring->rsp_prod = atomic_load_explicit(&ring->shared->rsp_prod, memory_order_relaxed);
+	ring->rsp_pushed = ring->rsp_prod;
+	ring->req_cons = ring->rsp_prod;
+	return blkif_ring_pending(ring) < 0 ? -EPROTO : 0;
+}
+
+int blkif_ring_pending(const struct blkif_ring *ring)
+{
+	/* Acquire: pairs with the frontend's write barrier between filling slots and req_prod. */
+	uint32_t req_prod = atomic_load_explicit(&ring->shared->req_prod, memory_order_acquire);
+
+	if (req_prod - ring->rsp_prod > ring->slots ||
+	    req_prod - ring->rsp_prod < ring->req_cons - ring->rsp_prod)
+		return -EPROTO;
+	return (int)(req_prod - ring->req_cons);
+}
+
+void blkif_ring_take(struct blkif_ring *ring, void *slot)
+{
+	memcpy(slot, slot_at(ring, ring->req_cons), ring->layout->request_bytes);
+	ring->req_cons++;
+}
+
+void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation, int16_t status)
+{
+	/* Built whole and zeroed, so that no padding carries our memory to the guest. */
+	uint8_t response[16] = {0};
+
+	memcpy(response + BLKIF_RSP_ID, &id, sizeof(id));
+	response[BLKIF_RSP_OPERATION] = operation;
+	memcpy(response + BLKIF_RSP_STATUS, &status, sizeof(status));
+	memcpy(slot_at(ring, ring->rsp_prod), response, ring->layout->response_bytes);
+	ring->rsp_prod++;
+}
+
+bool blkif_ring_push(struct blkif_ring *ring)
+{
+	uint32_t old = ring->rsp_pushed;
+	uint32_t rsp_event;
+
+	/* Release: pairs with the frontend's read barrier between rsp_prod and the responses. */
+	atomic_store_explicit(&ring->shared->rsp_prod, ring->rsp_prod, memory_order_release);
+	/* Pairs with the frontend's barrier between its rsp_event and its last look at rsp_prod. */
+	atomic_thread_fence(memory_order_seq_cst);
+	rsp_event = atomic_load_explicit(&ring->shared->rsp_event, memory_order_relaxed);
+	ring->rsp_pushed = ring->rsp_prod;
+	return ring->rsp_prod - rsp_event < ring->rsp_prod - old;
+}
+
+bool blkif_ring_arm(struct blkif_ring *ring)
+{
+	atomic_store_explicit(&ring->shared->req_event, ring->req_cons + 1, memory_order_relaxed);
+	/* Pairs with the frontend's barrier between its req_prod and its look at req_event. */
+	atomic_thread_fence(memory_order_seq_cst);
+	return blkif_ring_pending(ring) != 0;
+}

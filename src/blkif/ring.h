@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The backend's end of a blkif ring.
+ *
+ * All state that decides is private; what the shared page says is read once and checked.  The
+ * page's four counters run freely and wrap at 2^32.  A frontend whose request counter runs more
+ * than a ring ahead of the responses breaks its ring, for good.
+ */
+#ifndef SLUICE_BLKIF_RING_H
+#define SLUICE_BLKIF_RING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "blkif/wire.h"
+
+struct blkif_ring {
+	const struct blkif_layout *layout;
+	struct blkif_sring *shared;
+	uint32_t slots;      /* a power of two */
+	uint32_t req_cons;   /* requests taken */
+	uint32_t rsp_prod;   /* responses written, pushed or not */
+	uint32_t rsp_pushed; /* of those, what the frontend can see */
+};
+
+/*
+ * Attaches to the ring in @pages (contiguous, @nr pages) at the place where its responses stand, so
+ * that requests from before are served too. -EPROTO if its counters cannot be true.
+ */
+int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout, void *pages,
+		      unsigned nr);
+
+/* How many requests wait to be taken; -EPROTO if the frontend has run ahead. */
+int blkif_ring_pending(const struct blkif_ring *ring);
+
+/* Copies the next request to @slot (BLKIF_MAX_REQUEST_BYTES) and takes it. One must be pending. */
+void blkif_ring_take(struct blkif_ring *ring, void *slot);
+
+/* Writes a response, every byte of it; nobody sees it before the push. */
+void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation, int16_t status);
+
+/* Publishes the responses; returns whether the frontend wants to be notified of these. */
+bool blkif_ring_push(struct blkif_ring *ring);
+
+/* Asks to be notified of the next request; returns whether one (or an error) is there already. */
+bool blkif_ring_arm(struct blkif_ring *ring);
+
+#endif

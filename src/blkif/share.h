@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * share: the only way in which blkif touches a guest's pages.
+ *
+ * One share a reactor collects the steps of all queues' requests and performs them together, so
+ * that a system call is paid once a pass and not once a request.  Whoever knows where guests'
+ * memory comes from (grants, a segment) implements it.
+ */
+#ifndef SLUICE_BLKIF_SHARE_H
+#define SLUICE_BLKIF_SHARE_H
+
+#include <stdint.h>
+
+struct share;
+
+/* One piece of one guest page. offset + len never exceed the page. */
+struct share_piece {
+	uint32_t peer; /* whose page: the domain's id */
+	uint32_t ref;  /* which page: the grant reference, straight from the guest */
+	uint16_t offset;
+	uint16_t len;
+	void *local; /* ours, len bytes, valid until flush has returned */
+	/*
+	 * Set to a negative errno by flush if this piece failed, and left alone if not: all pieces
+	 * of a request share one, set to 0 beforehand.
+	 */
+	int *status;
+};
+
+struct share_ops {
+	/* Adds a copy from the guest's page to local memory; performed by flush at the latest. */
+	void (*copy_in)(struct share *s, const struct share_piece *piece);
+	/* Adds a copy from local memory to the guest's page. */
+	void (*copy_out)(struct share *s, const struct share_piece *piece);
+	/* Performs what was added, each piece with its own outcome. Nothing pends afterwards. */
+	void (*flush)(struct share *s);
+};
+
+struct share {
+	const struct share_ops *ops;
+};
+
+#endif

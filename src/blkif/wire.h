@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The blkif protocol's bytes: the shared ring page, requests and responses in both x86 layouts.
+ *
+ * A layout is a table of offsets rather than a set of structs: the same code then serves both, and
+ * a request is only ever read from a private copy.  All integers are little-endian, as is every
+ * machine this builds for.  tests/unit/test_blkif_wire*.c hold every offset against Xen's own
+ * headers.
+ *
+ * Reference: Xen public headers, io/blkif.h and io/ring.h.  Two corrections to blkif.h of Xen 4.17:
+ * sectors are units of 512 bytes whatever `sector-size` says, and the response to an INDIRECT
+ * request carries the inner operation.
+ */
+#ifndef SLUICE_BLKIF_WIRE_H
+#define SLUICE_BLKIF_WIRE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum blkif_wire_op {
+	BLKIF_READ = 0,
+	BLKIF_WRITE = 1,
+	BLKIF_WRITE_BARRIER = 2,
+	BLKIF_FLUSH_DISKCACHE = 3,
+	BLKIF_DISCARD = 5,
+	BLKIF_INDIRECT = 6,
+};
+
+enum blkif_status {
+	BLKIF_OKAY = 0,
+	BLKIF_ERROR = -1,
+	BLKIF_EOPNOTSUPP = -2,
+};
+
+enum {
+	BLKIF_PAGE_SIZE = 4096,
+	BLKIF_SECTOR_SIZE = 512,
+	BLKIF_SECTORS_PER_PAGE = BLKIF_PAGE_SIZE / BLKIF_SECTOR_SIZE,
+	BLKIF_MAX_DIRECT_SEGMENTS = 11,
+	BLKIF_MAX_INDIRECT_PAGES = 8,
+	BLKIF_SEGMENTS_PER_INDIRECT_PAGE = 512,
+	BLKIF_MAX_REQUEST_BYTES = 112, /* of one slot, in the larger layout */
+	BLKIF_RING_HEADER_BYTES = 64,
+	BLKIF_MAX_RING_PAGES = 16,
+	BLKIF_DISCARD_SECURE = 1, /* flag of a DISCARD */
+};
+
+/* The head of the ring's first page; slots follow at BLKIF_RING_HEADER_BYTES. */
+struct blkif_sring {
+	atomic_uint_least32_t req_prod;  /* frontend: requests produced */
+	atomic_uint_least32_t req_event; /* backend: notify when req_prod passes this */
+	atomic_uint_least32_t rsp_prod;  /* backend: responses produced */
+	atomic_uint_least32_t rsp_event; /* frontend: notify when rsp_prod passes this */
+	uint8_t pad[48];
+};
+
+/* One segment of a request, the same in both layouts and in indirect pages. */
+struct blkif_wire_segment {
+	uint32_t gref;
+	uint8_t first_sect; /* first and last sector in the page, both inclusive */
+	uint8_t last_sect;
+	uint16_t pad;
+};
+
+/* Offsets in bytes from the start of a slot. operation (u8) is at 0 in all requests. */
+struct blkif_layout {
+	const char *protocol;    /* value of the frontend's `protocol` key */
+	uint16_t request_bytes;  /* a slot's size: the larger of request and response */
+	uint16_t response_bytes; /* id u64 at 0, operation u8 at 8, status s16 at 10 */
+	uint8_t id;              /* u64, in all requests */
+	uint8_t sector;          /* u64, in all requests that have one */
+	uint8_t segments;        /* READ, WRITE: struct blkif_wire_segment[11] */
+	uint8_t indirect_handle; /* INDIRECT: u16 */
+	uint8_t indirect_grefs;  /* INDIRECT: u32[8] */
+	uint8_t discard_sectors; /* DISCARD: u64 */
+};
+
+enum {
+	BLKIF_REQ_OPERATION = 0,
+	BLKIF_REQ_NR_SEGMENTS = 1,          /* u8; READ, WRITE, WRITE_BARRIER, FLUSH_DISKCACHE */
+	BLKIF_REQ_HANDLE = 2,               /* u16; the same */
+	BLKIF_REQ_INDIRECT_OPERATION = 1,   /* u8; INDIRECT */
+	BLKIF_REQ_INDIRECT_NR_SEGMENTS = 2, /* u16; INDIRECT */
+	BLKIF_REQ_DISCARD_FLAG = 1,         /* u8; DISCARD */
+	BLKIF_RSP_ID = 0,
+	BLKIF_RSP_OPERATION = 8,
+	BLKIF_RSP_STATUS = 10,
+};
+
+extern const struct blkif_layout blkif_layout_x86_32;
+extern const struct blkif_layout blkif_layout_x86_64;
+
+/* The layout that the frontend's `protocol` key names (NULL: no key, hence x86_32), or NULL. */
+const struct blkif_layout *blkif_layout_find(const char *protocol);
+
+/* Slots of a ring of @pages pages: the largest power of two that fits. */
+uint32_t blkif_layout_slots(const struct blkif_layout *layout, unsigned pages);
+
+#endif
