@@ -36,6 +36,7 @@ struct reactor {
 
 	uint64_t now_ns;
 	struct list busy;   /* pollers */
+	struct list *next;  /* of busy: the one that poll_all() comes to next */
 	struct list armed;  /* pollers */
 	struct list timers; /* by when_ns */
 	int epoll_fd;
@@ -258,12 +259,19 @@ static bool check_descriptors(struct reactor *r, int timeout_ms)
 
 /* Pollers */
 
+static void unlink_poller(struct poller *p)
+{
+	if (p->reactor->next == &p->node)
+		p->reactor->next = p->node.next;
+	list_del(&p->node);
+}
+
 static void set_busy(struct poller *p, bool busy)
 {
 	struct reactor *r = p->reactor;
 	unsigned n = atomic_load_explicit(&r->busy_pollers, memory_order_relaxed);
 
-	list_del(&p->node);
+	unlink_poller(p);
 	list_add_tail(busy ? &r->busy : &r->armed, &p->node);
 	if (busy != p->busy)
 		atomic_store_explicit(&r->busy_pollers, busy ? n + 1 : n - 1, memory_order_relaxed);
@@ -284,7 +292,7 @@ void reactor_poller_del(struct poller *p)
 {
 	if (p->busy)
 		set_busy(p, false);
-	list_del(&p->node);
+	unlink_poller(p);
 	p->reactor = NULL;
 }
 
@@ -322,27 +330,25 @@ static void poller_was_idle(struct reactor *r, struct poller *p)
 /* One round over the busy pollers. Returns whether any found work. */
 static bool poll_all(struct reactor *r)
 {
-	struct list *pos, *next;
 	bool worked = false, idle = false;
 
-	/*
-	 * A poller may take itself off the list, or wake others, which join at its end; it may not
-	 * take off another, which is why pollers are deleted from messages, timers and their own
-	 * poll only.
+	/* A poller may delete itself or any other, and wake others, which join at the list's end.
 	 */
-	list_for_each_safe (pos, next, &r->busy) {
+	for (struct list *pos = r->busy.next; pos != &r->busy; pos = r->next) {
 		struct poller *p = list_entry(pos, struct poller, node);
 
+		r->next = pos->next;
 		if (p->poll(p) > 0) {
-			p->idle_since_ns = 0;
 			worked = true;
+			if (p->reactor)
+				p->idle_since_ns = 0;
 			continue;
 		}
 		if (!idle) {
 			idle = true;
 			r->now_ns = clock_now_ns();
 		}
-		if (p->busy)
+		if (p->reactor && p->busy)
 			poller_was_idle(r, p);
 	}
 	count(&r->passes, 1);
