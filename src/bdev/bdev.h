@@ -38,8 +38,11 @@ struct bdev_io {
 	enum bdev_op op;
 	uint64_t offset; /* bytes, a multiple of block_size */
 	uint64_t len;    /* bytes, a multiple of block_size; offset + len <= size */
-	const struct iovec
-		*iov; /* READ, WRITE: iovcnt pieces that add up to len, aligned to mem_align */
+	/*
+	 * READ, WRITE: iovcnt pieces that add up to len, each aligned to mem_align and a multiple
+	 * of block_size long.
+	 */
+	const struct iovec *iov;
 	int iovcnt;
 	void (*done)(struct bdev_io *io);
 	int result; /* set before done: 0 or a negative errno; a short transfer is -EIO */
@@ -126,6 +129,13 @@ int bdev_uring_create(const char *name, const struct bdev_file_opts *opts, struc
 int bdev_aio_create(const char *name, const struct bdev_file_opts *opts, struct bdev **out,
 		    struct err *err);
 
+/*
+ * For providers, to be asked before they open or allocate anything. Copies @name to @b; -EINVAL (no
+ * name) or -EEXIST (taken) with the reason.
+ */
+int bdev_set_name(struct bdev *b, const char *name, struct err *err);
+/* -EINVAL with the reason unless @block_size is 512 or 4096 and @size a multiple above 0. */
+int bdev_check_shape(uint64_t size, uint32_t block_size, struct err *err);
 /* For providers: makes the filled-in @b findable. -EEXIST or -EINVAL (bad name) with the reason. */
 int bdev_register(struct bdev *b, struct err *err);
 

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * ram: a device in this process's memory; fast, and gone when the process is.
+ *
+ * The memory is one anonymous mapping, taken from the host page by page as guests write, with huge
+ * pages where the kernel has them to give.  A discard gives pages back.  Nothing is reserved, so
+ * guests could fill devices that are larger together than the host's memory, and the kernel would
+ * end the daemon and with it every other guest's disks: such sizes are refused.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "bdev/bdev.h"
+
+/*
+ * Bytes of one discard. It runs on the reactor, and freeing this much in small pages takes a few
+ * hundred microseconds at most.
+ */
+#define DISCARD_MAX (8u << 20)
+
+/* Bytes of all ram bdevs; the control thread's. */
+static uint64_t total;
+
+struct bdev_ram {
+	struct bdev bdev;
+	char *data;
+	size_t page;
+};
+
+static void ram_destroy(struct bdev *b)
+{
+	struct bdev_ram *ram = container_of(b, struct bdev_ram, bdev);
+
+	munmap(ram->data, b->size);
+	total -= b->size;
+	free(ram);
+}
+
+static int ram_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)
+{
+	*ch = calloc(1, sizeof(**ch));
+	return *ch ? 0 : -ENOMEM;
+}
+
+static void ram_channel_close(struct bdev_channel *ch)
+{
+	free(ch);
+}
+
+/* Whole pages go back to the host; what remains of the first and the last is cleared. */
+static void discard(struct bdev_ram *ram, uint64_t offset, uint64_t len)
+{
+	uint64_t end = offset + len;
+	uint64_t first = (offset + ram->page - 1) & ~(uint64_t)(ram->page - 1);
+	uint64_t last = end & ~(uint64_t)(ram->page - 1);
+
+	if (first >= last || madvise(ram->data + first, last - first, MADV_DONTNEED)) {
+		memset(ram->data + offset, 0, len);
+		return;
+	}
+	memset(ram->data + offset, 0, first - offset);
+	memset(ram->data + last, 0, end - last);
+}
+
+static void ram_submit(struct bdev_channel *ch, struct bdev_io *io)
+{
+	struct bdev_ram *ram = container_of(ch->bdev, struct bdev_ram, bdev);
+	char *at = ram->data + io->offset;
+
+	switch (io->op) {
+	case BDEV_READ:
+		for (int i = 0; i < io->iovcnt; at += io->iov[i++].iov_len)
+			memcpy(io->iov[i].iov_base, at, io->iov[i].iov_len);
+		break;
+	case BDEV_WRITE:
+		for (int i = 0; i < io->iovcnt; at += io->iov[i++].iov_len)
+			memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
+		break;
+	case BDEV_DISCARD:
+		discard(ram, io->offset, io->len);
+		break;
+	case BDEV_FLUSH:
+		break;
+	}
+	io->result = 0;
+	io->done(io);
+}
+
+static json_t *ram_config(const struct bdev *b, const char **method)
+{
+	*method = "bdev_malloc_create";
+	return json_pack("{s:s, s:I, s:I}", "name", b->name, "num_blocks",
+			 (json_int_t)(b->size / b->limits.block_size), "block_size",
+			 (json_int_t)b->limits.block_size);
+}
+
+static const struct bdev_ops ram_ops = {
+	.product = "ram",
+	.destroy = ram_destroy,
+	.channel_open = ram_channel_open,
+	.channel_close = ram_channel_close,
+	.submit = ram_submit,
+	.config = ram_config,
+};
+
+static int map_memory(struct bdev_ram *ram, uint64_t size, struct err *err)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * ram->page;
+
+	if (size > host || total > host - size)
+		return err_set(err, -ENOMEM,
+			       "ram bdevs of %" PRIu64 " MiB do not fit this host's %" PRIu64
+			       " MiB of memory: choose a smaller size, or a file with \"uring\"",
+			       (total + size) >> 20, host >> 20);
+	ram->data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (ram->data == MAP_FAILED)
+		return err_set(err, -ENOMEM,
+			       "the kernel has no %" PRIu64 " MiB of memory to give: choose a "
+			       "smaller size",
+			       size >> 20);
+	if (madvise(ram->data, size, MADV_HUGEPAGE))
+		log_debug("bdev \"%s\": no huge pages: %s", ram->bdev.name, strerror(errno));
+	total += size;
+	return 0;
+}
+
+int bdev_ram_create(const char *name, uint64_t size, uint32_t block_size, struct bdev **out,
+		    struct err *err)
+{
+	struct bdev_ram *ram = calloc(1, sizeof(*ram));
+	struct bdev *b;
+	int rc;
+
+	if (!ram)
+		return err_set(err, -ENOMEM, "no memory left for a bdev");
+	b = &ram->bdev;
+	ram->page = (size_t)sysconf(_SC_PAGESIZE);
+	rc = bdev_set_name(b, name, err);
+	if (!rc)
+		rc = bdev_check_shape(size, block_size, err);
+	if (!rc)
+		rc = map_memory(ram, size, err);
+	if (rc) {
+		free(ram);
+		return rc;
+	}
+	b->ops = &ram_ops;
+	b->size = size;
+	b->limits.block_size = block_size;
+	b->limits.physical_block_size = block_size;
+	b->limits.mem_align = 1;
+	b->limits.discard = true;
+	b->limits.discard_max = DISCARD_MAX;
+	b->limits.discard_granularity = (uint32_t)ram->page;
+	b->limits.volatile_data = true;
+	rc = bdev_register(b, err);
+	if (rc) {
+		ram_destroy(b);
+		return rc;
+	}
+	if (out)
+		*out = b;
+	return 0;
+}
