@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A double of Xen for tests: libxenstore, libxenevtchn and libxengnttab without a hypervisor.
+ *
+ * Sluice's own code links with it unchanged, by the symbols and headers of Xen's libraries.  All
+ * domains live in this one process: a guest's memory is a memfd, its grants and event channels are
+ * tables, and xenstore is a tree in memory.  What matters about the real things is kept:
+ *
+ * - a watch fires once when it is set and then for each change at or below its path, never before a
+ *   transaction is committed; a transaction that saw nodes which have changed since ends in EAGAIN;
+ *   permissions hold for guests; values may contain any byte;
+ * - an event channel that was delivered is masked until it is unmasked, what came meanwhile is
+ *   delivered then; binding delivers one event at once; closing one end leaves the other unbound,
+ *   ready to be bound again, and what is sent to it meanwhile is dropped without an error;
+ * - a grant has one domain it is for and may be read-only or revoked; each segment of a copy has
+ *   its own status; a mapping is another view of the guest's own page, and outlives the guest.
+ *
+ * The library side acts as domain 0.  This header is the other side: what guests, the toolstack and
+ * the hypervisor do, faults to inject, and counters.  Everything is thread-safe.  A mistake in a
+ * test (an unknown domain, say) aborts.
+ */
+#ifndef SLUICE_TEST_DOUBLE_H
+#define SLUICE_TEST_DOUBLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct xs_handle;
+
+/* Makes a world with domain 0 and an empty xenstore. */
+void double_init(void);
+/*
+ * How many things domain 0 has left open or done wrong, each told on stderr: handles, watches,
+ * transactions, event channels, mapped grants, copies beyond a page's end.
+ */
+unsigned double_leaks(void);
+/* Ends the world. */
+void double_fini(void);
+
+/* Domains */
+
+/* With a home in xenstore, readable by the guest; its `device` and `data` belong to the guest. */
+void double_domain_create(unsigned domid, const char *name);
+/*
+ * The guest is gone: its home vanishes, its ends of event channels are closed, no grant of it can
+ * be mapped or copied any more; what is mapped stays mapped.  Its own pages stay readable for the
+ * test until double_fini().
+ */
+void double_domain_destroy(unsigned domid);
+
+/* Guests' memory and grants */
+
+/* A zeroed page of the guest's; contiguous with others only by chance. */
+void *double_page_alloc(unsigned domid);
+void double_page_free(unsigned domid, void *page);
+/* Grants @page to domain @to; returns the reference, never below 8. */
+uint32_t double_grant(unsigned domid, void *page, unsigned to, bool readonly);
+/* Ends the grant. -EBUSY while it is mapped, and then it stays. */
+int double_revoke(unsigned domid, uint32_t ref);
+/* Takes the grant away even while it is mapped, as no hypervisor would; the mapping stays. */
+void double_revoke_by_force(unsigned domid, uint32_t ref);
+bool double_grant_is_mapped(unsigned domid, uint32_t ref);
+
+/* Guests' event channels */
+
+/* A new port of @domid's for domain @remote to bind to. */
+uint32_t double_evtchn_alloc(unsigned domid, unsigned remote);
+void double_evtchn_close(unsigned domid, uint32_t port);
+void double_evtchn_notify(unsigned domid, uint32_t port);
+/* Waits for an event on the port and consumes it; false after @timeout_ms. */
+bool double_evtchn_wait(unsigned domid, uint32_t port, unsigned timeout_ms);
+/* How often the other end has notified this port. */
+uint64_t double_evtchn_received(unsigned domid, uint32_t port);
+bool double_evtchn_is_bound(unsigned domid, uint32_t port);
+
+/* Xenstore */
+
+/* A connection as @domid: the xs_ functions work on it, with that domain's permissions. */
+struct xs_handle *double_xs_open(unsigned domid);
+/*
+ * All values that were committed to @path so far, joined by ' '; "-" stands for a removal. To be
+ * freed. Only paths that end in one of the names `state`, `online` or `error` are recorded.
+ */
+char *double_xs_history(const char *path);
+
+/* Faults */
+
+enum double_call {
+	DOUBLE_XS_OPEN,
+	DOUBLE_XS_READ,
+	DOUBLE_XS_WRITE,
+	DOUBLE_XS_MKDIR,
+	DOUBLE_XS_RM,
+	DOUBLE_XS_DIRECTORY,
+	DOUBLE_XS_WATCH,
+	DOUBLE_XS_TRANSACTION_START,
+	DOUBLE_XS_TRANSACTION_END, /* EAGAIN: as if somebody else had interfered */
+	DOUBLE_EVTCHN_OPEN,
+	DOUBLE_EVTCHN_BIND,
+	DOUBLE_GNTTAB_OPEN,
+	DOUBLE_GNTTAB_MAP,
+	DOUBLE_GNTTAB_COPY, /* the whole call */
+	DOUBLE_CALLS,
+};
+
+/*
+ * Lets @skip more of domain 0's calls pass and then fails @times of them with @error. For xenstore
+ * only calls count whose path contains @match (NULL: any).
+ */
+void double_fail(enum double_call call, int error, unsigned skip, unsigned times,
+		 const char *match);
+/* Gives the next @times copies from or to that page a status (GNTST_...) and copies nothing. */
+void double_fail_copy(unsigned domid, uint32_t ref, int16_t status, unsigned times);
+/* At most @pages may be mapped at a time. */
+void double_limit_maps(unsigned pages);
+/*
+ * Called, without a lock, before each segment of a copy is performed: the moment for a guest to
+ * change its mind. NULL ends that.
+ */
+void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *arg);
+
+/* Counters of domain 0's doings. */
+struct double_stats {
+	uint64_t copy_calls;
+	uint64_t copy_segments;
+	uint64_t copy_failed;   /* segments with a status other than okay */
+	uint64_t copy_bad_args; /* segments that no sane caller asks for */
+	uint64_t map_calls;
+	uint64_t maps; /* pages */
+	uint64_t unmaps;
+	uint64_t mapped;          /* pages now */
+	uint64_t mapped_at_close; /* pages that their handle's end had to unmap */
+	uint64_t notifies;
+	uint64_t notifies_dropped; /* of these, to an unbound end */
+	uint64_t xs_calls;
+	uint64_t xs_conflicts;
+};
+void double_get_stats(struct double_stats *stats);
+
+#endif

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * libxengnttab's double.
+ *
+ * Errors are those of Linux' gntdev over Xen: a mapping fails as a whole, a copy has a status for
+ * each segment, but a segment that crosses its granted page is refused by the driver, and with it
+ * the rest of the call.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <xengnttab.h>
+
+#include "internal.h"
+
+enum { COPY_FAULTS = 16 };
+
+struct mapping {
+	struct list node;
+	char *addr;
+	uint32_t count;
+	struct {
+		struct double_domain *domain;
+		uint32_t ref;
+	} pages[];
+};
+
+struct xengntdev_handle {
+	struct list node;
+	uint32_t max_grants; /* 0: no limit */
+	uint32_t mapped;
+	struct list mappings;
+};
+
+pthread_mutex_t double_gnttab_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct list handles = LIST_INIT(handles);
+static struct double_stats counters;
+static unsigned map_limit;
+static struct {
+	unsigned domid;
+	uint32_t ref;
+	int16_t status;
+	unsigned times;
+} copy_faults[COPY_FAULTS];
+static void (*copy_hook)(void *arg, unsigned domid, uint32_t ref);
+static void *copy_hook_arg;
+
+void double_gnttab_init(void)
+{
+	list_init(&handles);
+	memset(&counters, 0, sizeof(counters));
+	memset(copy_faults, 0, sizeof(copy_faults));
+	map_limit = UINT32_MAX;
+	copy_hook = NULL;
+}
+
+/* The library */
+
+xengnttab_handle *xengnttab_open(struct xentoollog_logger *logger, unsigned open_flags)
+{
+	xengnttab_handle *xgt;
+
+	if (double_fails(DOUBLE_GNTTAB_OPEN, NULL))
+		return NULL;
+	xgt = calloc(1, sizeof(*xgt));
+	if (!xgt)
+		return NULL;
+	list_init(&xgt->mappings);
+	pthread_mutex_lock(&double_gnttab_lock);
+	list_add_tail(&handles, &xgt->node);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return xgt;
+}
+
+static void unmap(xengnttab_handle *xgt, struct mapping *m)
+{
+	munmap(m->addr, (size_t)m->count * DOUBLE_PAGE_SIZE);
+	for (uint32_t i = 0; i < m->count; i++)
+		m->pages[i].domain->grants[m->pages[i].ref].mapped--;
+	xgt->mapped -= m->count;
+	counters.mapped -= m->count;
+	counters.unmaps += m->count;
+	list_del(&m->node);
+	free(m);
+}
+
+int xengnttab_close(xengnttab_handle *xgt)
+{
+	if (!xgt)
+		return 0;
+	pthread_mutex_lock(&double_gnttab_lock);
+	while (!list_empty(&xgt->mappings)) {
+		struct mapping *m = list_entry(xgt->mappings.next, struct mapping, node);
+
+		counters.mapped_at_close += m->count;
+		unmap(xgt, m);
+	}
+	list_del(&xgt->node);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	free(xgt);
+	return 0;
+}
+
+int xengnttab_set_max_grants(xengnttab_handle *xgt, uint32_t nr_grants)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	xgt->max_grants = nr_grants;
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return 0;
+}
+
+static int check_map(const struct double_domain *d, uint32_t ref, int prot)
+{
+	if (!d || ref >= DOUBLE_GRANTS || !d->grants[ref].used || d->grants[ref].to != 0)
+		return EINVAL;
+	if (d->grants[ref].readonly && (prot & PROT_WRITE))
+		return EINVAL;
+	return 0;
+}
+
+static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *domids, bool one_domid,
+		      const uint32_t *refs, int prot)
+{
+	struct mapping *m = NULL;
+	int error = 0;
+
+	if (double_fails(DOUBLE_GNTTAB_MAP, NULL))
+		return NULL;
+	pthread_mutex_lock(&double_gnttab_lock);
+	counters.map_calls++;
+	if (!count || count > DOUBLE_GRANTS) {
+		error = EINVAL;
+		goto out;
+	}
+	if (counters.mapped + count > map_limit ||
+	    (xgt->max_grants && xgt->mapped + count > xgt->max_grants)) {
+		error = ENOMEM;
+		goto out;
+	}
+	m = calloc(1, sizeof(*m) + count * sizeof(m->pages[0]));
+	if (!m)
+		double_abort("out of memory");
+	for (uint32_t i = 0; i < count && !error; i++) {
+		m->pages[i].domain = double_find_domain(domids[one_domid ? 0 : i]);
+		m->pages[i].ref = refs[i];
+		error = check_map(m->pages[i].domain, refs[i], prot);
+	}
+	if (error)
+		goto out;
+	m->count = count;
+	m->addr = mmap(NULL, (size_t)count * DOUBLE_PAGE_SIZE, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m->addr == MAP_FAILED)
+		double_abort("mmap: %s", strerror(errno));
+	for (uint32_t i = 0; i < count; i++) {
+		struct double_domain *d = m->pages[i].domain;
+		struct double_grant *g = &d->grants[refs[i]];
+
+		if (mmap(m->addr + (size_t)i * DOUBLE_PAGE_SIZE, DOUBLE_PAGE_SIZE, prot,
+			 MAP_SHARED | MAP_FIXED, d->memfd,
+			 (off_t)g->page * DOUBLE_PAGE_SIZE) == MAP_FAILED)
+			double_abort("mmap: %s", strerror(errno));
+		g->mapped++;
+	}
+	list_add_tail(&xgt->mappings, &m->node);
+	xgt->mapped += count;
+	counters.mapped += count;
+	counters.maps += count;
+out:
+	pthread_mutex_unlock(&double_gnttab_lock);
+	if (error) {
+		free(m);
+		errno = error;
+		return NULL;
+	}
+	return m->addr;
+}
+
+void *xengnttab_map_grant_ref(xengnttab_handle *xgt, uint32_t domid, uint32_t ref, int prot)
+{
+	return map_refs(xgt, 1, &domid, true, &ref, prot);
+}
+
+void *xengnttab_map_grant_refs(xengnttab_handle *xgt, uint32_t count, uint32_t *domids,
+			       uint32_t *refs, int prot)
+{
+	return map_refs(xgt, count, domids, false, refs, prot);
+}
+
+void *xengnttab_map_domain_grant_refs(xengnttab_handle *xgt, uint32_t count, uint32_t domid,
+				      uint32_t *refs, int prot)
+{
+	return map_refs(xgt, count, &domid, true, refs, prot);
+}
+
+int xengnttab_unmap(xengnttab_handle *xgt, void *start_address, uint32_t count)
+{
+	struct list *pos, *next;
+	int rc = -1;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	list_for_each_safe (pos, next, &xgt->mappings) {
+		struct mapping *m = list_entry(pos, struct mapping, node);
+
+		if (m->addr == start_address && m->count == count) {
+			unmap(xgt, m);
+			rc = 0;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&double_gnttab_lock);
+	if (rc)
+		errno = EINVAL;
+	return rc;
+}
+
+/* The granted bytes as the hypervisor sees them, or NULL and the status to report. */
+static char *resolve(unsigned domid, uint32_t ref, unsigned offset, bool write, int16_t *status)
+{
+	struct double_domain *d = double_find_domain(domid);
+
+	if (!d) {
+		*status = GNTST_bad_domain;
+		return NULL;
+	}
+	for (unsigned i = 0; i < COPY_FAULTS; i++) {
+		if (copy_faults[i].times && copy_faults[i].domid == domid &&
+		    copy_faults[i].ref == ref) {
+			copy_faults[i].times--;
+			*status = copy_faults[i].status;
+			return NULL;
+		}
+	}
+	if (ref >= DOUBLE_GRANTS) {
+		*status = GNTST_bad_gntref;
+		return NULL;
+	}
+	if (!d->grants[ref].used || d->grants[ref].to != 0 || (write && d->grants[ref].readonly)) {
+		*status = GNTST_general_error;
+		return NULL;
+	}
+	return d->host + (size_t)d->grants[ref].page * DOUBLE_PAGE_SIZE + offset;
+}
+
+static int copy_segment(xengnttab_grant_copy_segment_t *seg)
+{
+	bool from_grant = seg->flags & GNTCOPY_source_gref;
+	bool to_grant = seg->flags & GNTCOPY_dest_gref;
+	const char *from = seg->source.virt;
+	char *to = seg->dest.virt;
+
+	counters.copy_segments++;
+	if ((!from_grant && !to_grant) ||
+	    (from_grant && seg->source.foreign.offset + seg->len > DOUBLE_PAGE_SIZE) ||
+	    (to_grant && seg->dest.foreign.offset + seg->len > DOUBLE_PAGE_SIZE)) {
+		counters.copy_bad_args++;
+		errno = EINVAL;
+		return -1;
+	}
+	seg->status = GNTST_okay;
+	if (!seg->len)
+		return 0;
+	if (from_grant)
+		from = resolve(seg->source.foreign.domid, seg->source.foreign.ref,
+			       seg->source.foreign.offset, false, &seg->status);
+	if (from && to_grant)
+		to = resolve(seg->dest.foreign.domid, seg->dest.foreign.ref,
+			     seg->dest.foreign.offset, true, &seg->status);
+	if (seg->status == GNTST_okay)
+		memcpy(to, from, seg->len);
+	else
+		counters.copy_failed++;
+	return 0;
+}
+
+int xengnttab_grant_copy(xengnttab_handle *xgt, uint32_t count,
+			 xengnttab_grant_copy_segment_t *segs)
+{
+	int rc = 0;
+
+	if (double_fails(DOUBLE_GNTTAB_COPY, NULL))
+		return -1;
+	pthread_mutex_lock(&double_gnttab_lock);
+	counters.copy_calls++;
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		if (copy_hook) {
+			void (*hook)(void *arg, unsigned domid, uint32_t ref) = copy_hook;
+			void *arg = copy_hook_arg;
+			bool from_grant = segs[i].flags & GNTCOPY_source_gref;
+
+			pthread_mutex_unlock(&double_gnttab_lock);
+			hook(arg,
+			     from_grant ? segs[i].source.foreign.domid : segs[i].dest.foreign.domid,
+			     from_grant ? segs[i].source.foreign.ref : segs[i].dest.foreign.ref);
+			pthread_mutex_lock(&double_gnttab_lock);
+		}
+		rc = copy_segment(&segs[i]);
+	}
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return rc;
+}
+
+/* The guests' side */
+
+void *double_page_alloc(unsigned domid)
+{
+	struct double_domain *d = double_get_domain(domid);
+	char *page = NULL;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	for (unsigned i = 0; i < DOUBLE_DOMAIN_PAGES && !page; i++) {
+		unsigned n = d->next_page++ % DOUBLE_DOMAIN_PAGES;
+
+		if (!d->page_used[n]) {
+			d->page_used[n] = true;
+			page = d->guest + (size_t)n * DOUBLE_PAGE_SIZE;
+		}
+	}
+	pthread_mutex_unlock(&double_gnttab_lock);
+	if (!page)
+		double_abort("domain %u is out of memory", domid);
+	memset(page, 0, DOUBLE_PAGE_SIZE);
+	return page;
+}
+
+static unsigned page_number(const struct double_domain *d, const void *page)
+{
+	size_t n = (size_t)((const char *)page - d->guest) / DOUBLE_PAGE_SIZE;
+
+	if ((const char *)page < d->guest || n >= DOUBLE_DOMAIN_PAGES || !d->page_used[n])
+		double_abort("not a page of domain %u", d->id);
+	return (unsigned)n;
+}
+
+void double_page_free(unsigned domid, void *page)
+{
+	struct double_domain *d = double_get_domain(domid);
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	d->page_used[page_number(d, page)] = false;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
+
+uint32_t double_grant(unsigned domid, void *page, unsigned to, bool readonly)
+{
+	struct double_domain *d = double_get_domain(domid);
+	uint32_t found = 0;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	for (unsigned i = 0; i < DOUBLE_GRANTS && !found; i++) {
+		uint32_t ref = d->next_grant++ % DOUBLE_GRANTS;
+		struct double_grant *g = &d->grants[ref];
+
+		if (ref < DOUBLE_FIRST_GRANT || g->used || g->mapped)
+			continue;
+		g->used = true;
+		g->readonly = readonly;
+		g->to = to;
+		g->page = page_number(d, page);
+		found = ref;
+	}
+	pthread_mutex_unlock(&double_gnttab_lock);
+	if (!found)
+		double_abort("domain %u has no grant left", domid);
+	return found;
+}
+
+static int end_grant(unsigned domid, uint32_t ref, bool force)
+{
+	struct double_domain *d = double_get_domain(domid);
+	int rc = 0;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	if (ref >= DOUBLE_GRANTS || !d->grants[ref].used)
+		double_abort("domain %u has no grant %u", domid, ref);
+	if (d->grants[ref].mapped && !force)
+		rc = -EBUSY;
+	else
+		d->grants[ref].used = false;
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return rc;
+}
+
+int double_revoke(unsigned domid, uint32_t ref)
+{
+	return end_grant(domid, ref, false);
+}
+
+void double_revoke_by_force(unsigned domid, uint32_t ref)
+{
+	end_grant(domid, ref, true);
+}
+
+bool double_grant_is_mapped(unsigned domid, uint32_t ref)
+{
+	struct double_domain *d = double_get_domain(domid);
+	bool mapped;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	mapped = d->grants[ref].mapped;
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return mapped;
+}
+
+/* Faults and counters */
+
+void double_fail_copy(unsigned domid, uint32_t ref, int16_t status, unsigned times)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	for (unsigned i = 0; i < COPY_FAULTS; i++) {
+		if (!copy_faults[i].times) {
+			copy_faults[i].domid = domid;
+			copy_faults[i].ref = ref;
+			copy_faults[i].status = status;
+			copy_faults[i].times = times;
+			pthread_mutex_unlock(&double_gnttab_lock);
+			return;
+		}
+	}
+	double_abort("too many copy faults");
+}
+
+void double_limit_maps(unsigned pages)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	map_limit = pages;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
+
+void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *arg)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	copy_hook = fn;
+	copy_hook_arg = arg;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
+
+unsigned double_gnttab_leaks(void)
+{
+	unsigned leaks = 0;
+	struct list *pos;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	list_for_each (pos, &handles)
+		leaks += double_leak("an open grant table handle");
+	if (counters.mapped)
+		leaks += double_leak("%lu mapped grants", (unsigned long)counters.mapped);
+	if (counters.mapped_at_close)
+		leaks += double_leak("%lu grants were mapped when their handle was closed",
+				     (unsigned long)counters.mapped_at_close);
+	if (counters.copy_bad_args)
+		leaks += double_leak("%lu copies were beyond a page or between local buffers",
+				     (unsigned long)counters.copy_bad_args);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	return leaks;
+}
+
+void double_gnttab_add_stats(struct double_stats *stats)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	stats->copy_calls = counters.copy_calls;
+	stats->copy_segments = counters.copy_segments;
+	stats->copy_failed = counters.copy_failed;
+	stats->copy_bad_args = counters.copy_bad_args;
+	stats->map_calls = counters.map_calls;
+	stats->maps = counters.maps;
+	stats->unmaps = counters.unmaps;
+	stats->mapped = counters.mapped;
+	stats->mapped_at_close = counters.mapped_at_close;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
