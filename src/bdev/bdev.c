@@ -72,6 +72,21 @@ int bdev_check_shape(uint64_t size, uint32_t block_size, struct err *err)
 	return 0;
 }
 
+static void (*changed_fn)(void *arg);
+static void *changed_arg;
+
+void bdev_on_change(void (*changed)(void *arg), void *arg)
+{
+	changed_fn = changed;
+	changed_arg = arg;
+}
+
+static void tell_changed(void)
+{
+	if (changed_fn)
+		changed_fn(changed_arg);
+}
+
 int bdev_register(struct bdev *b, struct err *err)
 {
 	struct list *before;
@@ -82,6 +97,7 @@ int bdev_register(struct bdev *b, struct err *err)
 	b->claims = 0;
 	b->channels = 0;
 	list_insert(&b->node, before, before->next);
+	tell_changed();
 	return 0;
 }
 
@@ -151,6 +167,7 @@ int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err)
 void bdev_release(struct bdev *b)
 {
 	b->claims--;
+	tell_changed();
 }
 
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)

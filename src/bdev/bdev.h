@@ -139,6 +139,12 @@ int bdev_check_shape(uint64_t size, uint32_t block_size, struct err *err);
 /* For providers: makes the filled-in @b findable. -EEXIST or -EINVAL (bad name) with the reason. */
 int bdev_register(struct bdev *b, struct err *err);
 
+/*
+ * Has @changed(@arg) called whenever a bdev has been registered or released, that is when somebody
+ * who waits for one may be luckier. One observer; NULL: none.
+ */
+void bdev_on_change(void (*changed)(void *arg), void *arg);
+
 struct bdev *bdev_find(const char *name);
 /* Iterates over all bdevs by name: NULL starts; returns NULL at the end. */
 struct bdev *bdev_next(const struct bdev *b);
