@@ -9,7 +9,11 @@
 
 #include <stdint.h>
 
-enum { HIST_SUB_BITS = 4, HIST_BUCKETS = (64 - HIST_SUB_BITS + 1) << HIST_SUB_BITS };
+enum {
+	HIST_SUB_BITS = 4,
+	HIST_TOP_BITS = 37, /* 137 s; what takes longer counts as that */
+	HIST_BUCKETS = (HIST_TOP_BITS - HIST_SUB_BITS + 1) << HIST_SUB_BITS,
+};
 
 struct hist {
 	uint64_t count;
@@ -24,6 +28,8 @@ static inline unsigned hist_bucket(uint64_t ns)
 
 	if (ns < 1u << HIST_SUB_BITS)
 		return (unsigned)ns;
+	if (ns >> HIST_TOP_BITS)
+		return HIST_BUCKETS - 1;
 	top = 63u - (unsigned)__builtin_clzll(ns);
 	return ((top - HIST_SUB_BITS + 1) << HIST_SUB_BITS) +
 	       (unsigned)(ns >> (top - HIST_SUB_BITS) & ((1u << HIST_SUB_BITS) - 1));

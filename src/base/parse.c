@@ -92,3 +92,10 @@ bool parse_name(const char *text)
 	return len >= 1 && len <= 63 && strspn(text, allowed) == len && text[0] != '-' &&
 	       text[0] != '.';
 }
+
+void parse_make_printable(char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}

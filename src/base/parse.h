@@ -22,4 +22,7 @@ bool parse_cpumask(const char *text, uint64_t *mask);
 /* Names of bdevs and instances: 1 to 63 of [A-Za-z0-9_.:-], the first no '-' and no '.'. */
 bool parse_name(const char *text);
 
+/* Replaces what is not printable ASCII by '?', for texts from elsewhere that a person will see. */
+void parse_make_printable(char *text);
+
 #endif

@@ -112,10 +112,16 @@ fail:
 	return rc;
 }
 
-void reactor_destroy(struct reactor *r)
+void reactor_join(struct reactor *r)
 {
 	if (r->threaded)
 		pthread_join(r->thread, NULL);
+	r->threaded = false;
+}
+
+void reactor_destroy(struct reactor *r)
+{
+	reactor_join(r);
 	close(r->wake.fd);
 	close(r->epoll_fd);
 	free(r);

@@ -88,6 +88,8 @@ void reactor_run(struct reactor *r);
 /* Makes the reactor return from its loop once the messages sent before are done. From any thread,
  * once. */
 void reactor_stop(struct reactor *r);
+/* Waits for the thread, if there is one, to end after reactor_stop(). */
+void reactor_join(struct reactor *r);
 /* Joins the thread, if there is one, and frees the reactor. Its pollers and descriptors must be
  * gone. */
 void reactor_destroy(struct reactor *r);
