@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The engine: what one reactor does for all its queues together.
+ *
+ * A request (struct blkif_io) stands in one list at a time; the lists are the stages of its way.
+ *
+ *   starved     waits for bounce pages, in order of arrival over all queues
+ *   fetch       its indirect page has to be copied in
+ *   in          a WRITE whose data has to be copied in
+ *   submit      goes to the bdev now
+ *   (the bdev)  has it
+ *   finished    came back from the bdev
+ *   out         a READ whose data has to be copied out
+ *   answer      gets its response
+ *
+ * One pass adds the copies of fetch, in and out to the share, flushes that once, moves all on,
+ * submits, answers, and pushes and notifies each ring once.
+ */
+#ifndef SLUICE_BLKIF_ENGINE_H
+#define SLUICE_BLKIF_ENGINE_H
+
+#include <stddef.h>
+
+struct blkif_engine;
+struct reactor;
+struct share;
+
+/*
+ * Creates the engine of @r with @pages bounce pages (at least one request of the largest size: else
+ * -EINVAL). @share stays the caller's and outlives the engine. Returns 0 and *@out, or -ENOMEM.
+ */
+int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
+			struct blkif_engine **out);
+/* No queue of it is left, and its reactor does not run any more. */
+void blkif_engine_destroy(struct blkif_engine *e);
+
+/* Starts and stops the engine's poller; on the reactor's thread, or before it runs. */
+void blkif_engine_start(struct blkif_engine *e);
+void blkif_engine_stop(struct blkif_engine *e);
+
+struct reactor *blkif_engine_reactor(const struct blkif_engine *e);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Private to src/blkif: a request on its way, and what queue and engine say to each other. */
+#ifndef SLUICE_BLKIF_IO_H
+#define SLUICE_BLKIF_IO_H
+
+#include <assert.h>
+#include <sys/uio.h>
+
+#include "base/page_pool.h"
+#include "blkif/engine.h"
+#include "blkif/queue.h"
+#include "blkif/share.h"
+
+/* What a request with indirect segments needs beyond its data: two pages of the pool. */
+struct blkif_indirect_refs {
+	struct blkif_wire_segment segments[BLKIF_MAX_SEGMENTS];
+	void *pages[BLKIF_MAX_SEGMENTS];
+};
+struct blkif_indirect_iov {
+	struct iovec iov[BLKIF_MAX_SEGMENTS];
+};
+enum { BLKIF_INDIRECT_META_PAGES = 2 };
+static_assert(sizeof(struct blkif_indirect_refs) <= PAGE_POOL_PAGE_SIZE, "one page");
+static_assert(sizeof(struct blkif_indirect_iov) <= PAGE_POOL_PAGE_SIZE, "one page");
+static_assert((int)BLKIF_MAX_SEGMENTS <= (int)BLKIF_SEGMENTS_PER_INDIRECT_PAGE,
+	      "one indirect page");
+
+struct blkif_io {
+	struct list node; /* in a stage of the engine's, or in its queue's free list */
+	struct blkif_queue *queue;
+	struct blkif_request req;
+	enum blkif_status status;
+	bool refused;     /* it never reached the device */
+	int share_status; /* 0, or the errno of a copy that failed */
+	uint32_t bytes;
+	uint16_t nr_pages; /* data pages it holds */
+	uint64_t taken_ns;
+	struct bdev_io bio;
+	/* These point to what follows, or to the meta pages of an indirect request. */
+	struct blkif_wire_segment *segments;
+	void **pages;
+	struct iovec *iov;
+	void *meta[BLKIF_INDIRECT_META_PAGES];
+	struct blkif_wire_segment direct_segments[BLKIF_MAX_DIRECT_SEGMENTS];
+	void *direct_pages[BLKIF_MAX_DIRECT_SEGMENTS];
+	struct iovec direct_iov[BLKIF_MAX_DIRECT_SEGMENTS];
+};
+
+struct blkif_queue {
+	struct poller poller;
+	struct blkif_queue_opts opts;
+	char label[64];
+	struct blkif_ring ring;
+	struct bdev_channel *channel;
+	struct list free; /* of ios */
+	struct list node; /* in the engine's list of rings to push, or empty */
+	bool broken;
+	bool stopping;
+	uint32_t in_flight;
+	void (*stopped)(void *arg);
+	void *stopped_arg;
+	struct log_limit log_limit;
+	struct blkif_stats stats;
+	struct blkif_io ios[]; /* one a slot, as the ledger */
+};
+
+/* Engine: takes on an io that was decoded; io->status says whether it is to be served or refused.
+ */
+void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
+
+/* Queue: writes the io's response to the ring and takes the io back. Pushes nothing. */
+void blkif_queue_answer(struct blkif_queue *q, struct blkif_io *io, uint64_t now_ns);
+/* Queue: pushes what was answered, and notifies the frontend if it wants that. */
+void blkif_queue_push(struct blkif_queue *q);
+
+#endif
