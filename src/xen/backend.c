@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "xen/backend.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/parse.h"
+#include "xen/connection.h"
+#include "xen/host.h"
+#include "xen/internal.h"
+#include "xen/vbd.h"
+#include "xen/vdev.h"
+
+enum {
+	DOMID_MAX = 0x7fef, /* the largest number of a real domain */
+	EVENTS_PER_ROUND = 256,
+};
+#define RETRY_NS (20 * NSEC_PER_MSEC)
+
+static const char xl_script[] = "block-sluice";
+static const char default_instance[] = "sluice";
+
+/* Which devices are ours */
+
+static bool is_ours(struct xen_backend *be, const char *dir)
+{
+	char bdev[64], instance[64];
+	char *key, *script, *params, *name;
+	bool shared, ours = false;
+
+	key = store_read(&be->store, dir, "sluice");
+	if (key) {
+		ours = !strcmp(key, be->opts.instance);
+		free(key);
+		return ours;
+	}
+	script = store_read(&be->store, dir, "script");
+	params = store_read(&be->store, dir, "params");
+	if (script && params) {
+		name = strrchr(script, '/');
+		name = name ? name + 1 : script;
+		/* A target we cannot read is answered with an error by the default instance. */
+		if (!vbd_parse_target(params, bdev, instance, &shared))
+			instance[0] = '\0';
+		ours = !strcmp(name, xl_script) &&
+		       !strcmp(instance[0] ? instance : default_instance, be->opts.instance);
+	}
+	free(script);
+	free(params);
+	return ours;
+}
+
+static struct vbd *find_vbd(struct xen_backend *be, const char *kind, uint32_t domid,
+			    uint32_t devid)
+{
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (v->domid == domid && v->devid == devid && (!kind || !strcmp(v->kind, kind)))
+			return v;
+	}
+	return NULL;
+}
+
+static void meet_device(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid)
+{
+	char dir[STORE_PATH_MAX];
+	struct vbd *v = find_vbd(be, kind, domid, devid);
+
+	if (v) {
+		v->dirty = true;
+		return;
+	}
+	snprintf(dir, sizeof(dir), "/local/domain/%u/backend/%s/%u/%u", be->self, kind, domid,
+		 devid);
+	if (!is_ours(be, dir))
+		return;
+	v = vbd_create(be, kind, domid, devid);
+	if (!v) {
+		log_error("no memory for a disk of domain %u", domid);
+		return;
+	}
+	v->dirty = true;
+	log_debug("%s: found as %s", v->label, dir);
+}
+
+/* Calls @fn for each entry below @path that is a number. */
+static void for_each_number(struct xen_backend *be, const char *path, uint32_t max,
+			    void (*fn)(struct xen_backend *be, uint32_t number, void *arg),
+			    void *arg)
+{
+	unsigned n = 0;
+	char **names = xs_directory(be->store.xs, XBT_NULL, path, &n);
+	uint32_t number;
+
+	for (unsigned i = 0; names && i < n; i++)
+		if (parse_u32(names[i], max, &number))
+			fn(be, number, arg);
+	free(names);
+}
+
+struct scan {
+	const char *kind;
+	uint32_t domid;
+};
+
+static void scan_device(struct xen_backend *be, uint32_t devid, void *arg)
+{
+	const struct scan *scan = arg;
+
+	meet_device(be, scan->kind, scan->domid, devid);
+}
+
+static void scan_domain(struct xen_backend *be, uint32_t domid, void *arg)
+{
+	struct scan *scan = arg;
+	char path[STORE_PATH_MAX];
+
+	scan->domid = domid;
+	snprintf(path, sizeof(path), "/local/domain/%u/backend/%s/%u", be->self, scan->kind, domid);
+	for_each_number(be, path, UINT32_MAX, scan_device, scan);
+}
+
+static void scan_all(struct xen_backend *be)
+{
+	for (unsigned i = 0; be->opts.kinds[i]; i++) {
+		struct scan scan = {.kind = be->opts.kinds[i]};
+		char path[STORE_PATH_MAX];
+
+		snprintf(path, sizeof(path), "/local/domain/%u/backend/%s", be->self, scan.kind);
+		for_each_number(be, path, DOMID_MAX, scan_domain, &scan);
+	}
+}
+
+static void evaluate_dirty(struct xen_backend *be)
+{
+	struct list *pos, *next;
+
+	/* An evaluation may destroy its own vbd, no other. */
+	list_for_each_safe (pos, next, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (!v->dirty)
+			continue;
+		v->dirty = false;
+		vbd_evaluate(v);
+	}
+}
+
+/* xenstore's watches */
+
+/* One event: @path has changed; @token is a kind, or a vbd's directory. */
+static void take_event(struct xen_backend *be, const char *path, const char *token)
+{
+	char prefix[STORE_PATH_MAX];
+	unsigned domid, devid;
+	struct list *pos;
+	size_t len;
+
+	if (token[0] == '/') {
+		list_for_each (pos, &be->vbds) {
+			struct vbd *v = list_entry(pos, struct vbd, node);
+
+			if (!strcmp(v->dir, token))
+				v->dirty = true;
+		}
+		return;
+	}
+	len = (size_t)snprintf(prefix, sizeof(prefix), "/local/domain/%u/backend/%s/", be->self,
+			       token);
+	if (!strncmp(path, prefix, len) && sscanf(path + len, "%u/%u", &domid, &devid) == 2) {
+		meet_device(be, token, domid, devid);
+		return;
+	}
+	/* Something above the devices: a domain has come or gone. */
+	list_for_each (pos, &be->vbds)
+		list_entry(pos, struct vbd, node)->dirty = true;
+	scan_all(be);
+}
+
+static void store_ready(struct reactor_fd *f, uint32_t events)
+{
+	struct xen_backend *be = container_of(f, struct xen_backend, xs_fd);
+	char **event;
+
+	/* First all that is known to have changed, then one look at each: many events cost one
+	 * look. */
+	for (int i = 0; i < EVENTS_PER_ROUND && (event = xs_check_watch(be->store.xs)); i++) {
+		take_event(be, event[XS_WATCH_PATH], event[XS_WATCH_TOKEN]);
+		free(event);
+	}
+	evaluate_dirty(be);
+}
+
+static void retry_fired(struct reactor_timer *t)
+{
+	evaluate_dirty(container_of(t, struct xen_backend, retry));
+}
+
+void xen_backend_retry_later(struct xen_backend *be)
+{
+	reactor_timer_start(be->opts.control, &be->retry, RETRY_NS);
+}
+
+/* A bdev has come, or was released: disks that wait for one look again. */
+static void bdev_changed(void *arg)
+{
+	struct xen_backend *be = arg;
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (!v->bdev)
+			v->dirty = true;
+	}
+	/* Not now: the caller may be in the middle of another disk's evaluation. */
+	xen_backend_retry_later(be);
+}
+
+/* Beginning and end */
+
+int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend **out,
+		       struct err *err)
+{
+	struct xen_backend *be = calloc(1, sizeof(*be));
+	unsigned lanes = 0;
+	int rc;
+
+	if (!be)
+		return err_set(err, -ENOMEM, "no memory for the Xen backend");
+	be->opts = *opts;
+	list_init(&be->vbds);
+	be->retry.fire = retry_fired;
+	rc = xen_host_check(opts->root, err);
+	if (rc)
+		goto no_host;
+	be->store.xs = xs_open(0);
+	if (!be->store.xs) {
+		rc = err_set(err, -errno, "cannot reach xenstored: %s (is it running?)",
+			     strerror(errno));
+		goto no_host;
+	}
+	/* A driver domain is told its number; dom0 is not always. */
+	if (store_read_u32(&be->store, "domid", NULL, DOMID_MAX, &be->self))
+		be->self = 0;
+	be->gnttab = xengnttab_open(NULL, 0);
+	if (!be->gnttab) {
+		rc = err_set(
+			err, -errno,
+			"cannot open /dev/xen/gntdev: %s (modprobe xen-gntdev, and run as root)",
+			strerror(errno));
+		goto no_gnttab;
+	}
+	be->lanes = calloc(opts->nr_reactors, sizeof(be->lanes[0]));
+	rc = be->lanes ? 0 : err_set(err, -ENOMEM, "no memory for the Xen backend");
+	for (; !rc && lanes < opts->nr_reactors; lanes += !rc)
+		rc = xen_lane_init(&be->lanes[lanes], opts->reactors[lanes], opts->bounce_pages,
+				   err);
+	if (rc)
+		goto no_lanes;
+	*out = be;
+	return 0;
+no_lanes:
+	while (lanes)
+		xen_lane_fini(&be->lanes[--lanes]);
+	free(be->lanes);
+	xengnttab_close(be->gnttab);
+no_gnttab:
+	xs_close(be->store.xs);
+no_host:
+	free(be);
+	return rc;
+}
+
+int xen_backend_start(struct xen_backend *be, struct err *err)
+{
+	char path[STORE_PATH_MAX];
+	int rc;
+
+	bdev_on_change(bdev_changed, be);
+	for (unsigned i = 0; be->opts.kinds[i]; i++) {
+		snprintf(path, sizeof(path), "/local/domain/%u/backend/%s", be->self,
+			 be->opts.kinds[i]);
+		/* It fires at once, and with that the first scan is made. */
+		if (!xs_watch(be->store.xs, path, be->opts.kinds[i]))
+			return err_set(err, -errno, "cannot watch %s: %s", path, strerror(errno));
+	}
+	be->xs_fd.fd = xs_fileno(be->store.xs);
+	be->xs_fd.ready = store_ready;
+	rc = reactor_fd_add(be->opts.control, &be->xs_fd, EPOLLIN);
+	return rc ? err_set(err, rc, "cannot listen to xenstore: %s", strerror(-rc)) : 0;
+}
+
+static bool all_idle(const struct xen_backend *be)
+{
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds)
+		if (list_entry(pos, struct vbd, node)->phase != VBD_IDLE)
+			return false;
+	return true;
+}
+
+void xen_backend_vbd_stopped(struct xen_backend *be)
+{
+	if (be->drained && all_idle(be)) {
+		void (*drained)(void *arg) = be->drained;
+
+		be->drained = NULL;
+		drained(be->drained_arg);
+	}
+}
+
+void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void *arg)
+{
+	struct list *pos;
+
+	be->draining = true;
+	bdev_on_change(NULL, NULL);
+	be->drained = drained;
+	be->drained_arg = arg;
+	reactor_timer_stop(be->opts.control, &be->retry);
+	if (be->xs_fd.ready)
+		reactor_fd_del(be->opts.control, &be->xs_fd);
+	list_for_each (pos, &be->vbds)
+		vbd_drain(list_entry(pos, struct vbd, node));
+	xen_backend_vbd_stopped(be);
+}
+
+void xen_backend_destroy(struct xen_backend *be)
+{
+	struct list *pos, *next;
+
+	list_for_each_safe (pos, next, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (v->gone)
+			v->gone(v->gone_arg, "sluiced is ending: the disk stays attached");
+		v->gone = NULL;
+		vbd_destroy(v);
+	}
+	for (unsigned i = 0; i < be->opts.nr_reactors; i++)
+		xen_lane_fini(&be->lanes[i]);
+	free(be->lanes);
+	xengnttab_close(be->gnttab);
+	xs_close(be->store.xs);
+	free(be);
+}
+
+/* What administrators ask for */
+
+struct domain_search {
+	const char *name;
+	uint32_t domid;
+	bool found;
+};
+
+static void compare_name(struct xen_backend *be, uint32_t domid, void *arg)
+{
+	struct domain_search *search = arg;
+	char path[STORE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/local/domain/%u", domid);
+	if (!search->found && store_equals(&be->store, path, "name", search->name)) {
+		search->found = true;
+		search->domid = domid;
+	}
+}
+
+int xen_backend_find_domain(struct xen_backend *be, const char *domain, uint32_t *domid, char *name,
+			    struct err *err)
+{
+	struct domain_search search = {.name = domain};
+	char path[STORE_PATH_MAX];
+	char *value;
+
+	if (parse_u32(domain, DOMID_MAX, &search.domid)) {
+		snprintf(path, sizeof(path), "/local/domain/%u", search.domid);
+		search.found = store_exists(&be->store, path);
+	} else {
+		for_each_number(be, "/local/domain", DOMID_MAX, compare_name, &search);
+		snprintf(path, sizeof(path), "/local/domain/%u", search.domid);
+	}
+	if (!search.found)
+		return err_set(err, -ENOENT, "no domain %s: see 'xl list' for those that run",
+			       domain);
+	*domid = search.domid;
+	value = store_read(&be->store, path, "name");
+	snprintf(name, 64, "%s", value ? value : "");
+	free(value);
+	return 0;
+}
+
+bool xen_backend_libxl_has(struct xen_backend *be, uint32_t domid)
+{
+	char path[STORE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/libxl/%u", domid);
+	return store_exists(&be->store, path);
+}
+
+struct attach {
+	struct xen_backend *be;
+	const char *kind, *bdev;
+	uint32_t domid, devid;
+	bool readonly, shared;
+	char front[STORE_PATH_MAX], back[STORE_PATH_MAX];
+};
+
+/* Makes DIR and its missing parents up to the domain's home, with @perms. */
+static int make_dir(struct store *s, const char *dir, struct xs_permissions *perms, unsigned n)
+{
+	char path[STORE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s", dir);
+	if (!store_exists(s, path)) {
+		char *slash = strrchr(path, '/');
+
+		*slash = '\0';
+		if (!store_exists(s, path)) {
+			int rc = make_dir(s, path, perms, n);
+
+			if (rc)
+				return rc;
+		}
+		*slash = '/';
+	}
+	if (!xs_mkdir(s->xs, s->t, path) || !xs_set_permissions(s->xs, s->t, path, perms, n))
+		return -errno;
+	return 0;
+}
+
+static int write_device(struct store *s, void *arg)
+{
+	const struct attach *a = arg;
+	struct xs_permissions frontend_perms[2] = {
+		{.id = a->domid, .perms = XS_PERM_NONE},
+		{.id = a->be->self, .perms = XS_PERM_READ},
+	};
+	struct xs_permissions backend_perms[2] = {
+		{.id = a->be->self, .perms = XS_PERM_NONE},
+		{.id = a->domid, .perms = XS_PERM_READ},
+	};
+	char vdev[32];
+	int rc;
+
+	if (store_exists(s, a->front) || store_exists(s, a->back))
+		return -EEXIST;
+	vdev_format(a->devid, vdev, sizeof(vdev));
+	if ((rc = make_dir(s, a->front, frontend_perms, 2)) ||
+	    (rc = make_dir(s, a->back, backend_perms, 2)) ||
+	    (rc = store_write(s, a->back, "frontend", "%s", a->front)) ||
+	    (rc = store_write(s, a->back, "frontend-id", "%u", a->domid)) ||
+	    (rc = store_write(s, a->back, "online", "1")) ||
+	    (rc = store_write(s, a->back, "removable", "0")) ||
+	    (rc = store_write(s, a->back, "dev", "%s", vdev)) ||
+	    (rc = store_write(s, a->back, "mode", "%s", a->readonly ? "r" : "w")) ||
+	    (rc = store_write(s, a->back, "device-type", "disk")) ||
+	    (rc = store_write(s, a->back, "sluice", "%s", a->be->opts.instance)) ||
+	    (rc = store_write(s, a->back, "params", "%s%s", a->bdev, a->shared ? ",shared" : "")) ||
+	    (rc = store_write(s, a->back, "state", "%d", XENBUS_INITIALISING)) ||
+	    (rc = store_write(s, a->front, "backend", "%s", a->back)) ||
+	    (rc = store_write(s, a->front, "backend-id", "%u", a->be->self)) ||
+	    (rc = store_write(s, a->front, "virtual-device", "%u", a->devid)) ||
+	    (rc = store_write(s, a->front, "device-type", "disk")))
+		return rc;
+	return store_write(s, a->front, "state", "%d", XENBUS_INITIALISING);
+}
+
+int xen_backend_attach(struct xen_backend *be, uint32_t domid, uint32_t devid, const char *bdev,
+		       bool readonly, bool shared, const char **kind, struct err *err)
+{
+	struct bdev *b = bdev_find(bdev);
+	struct attach a = {
+		.be = be,
+		.kind = be->opts.kinds[0],
+		.bdev = bdev,
+		.domid = domid,
+		.devid = devid,
+		.readonly = readonly,
+		.shared = shared,
+	};
+	char vdev[32];
+	int rc;
+
+	vdev_format(devid, vdev, sizeof(vdev));
+	if (!b)
+		return err_set(err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
+			       bdev);
+	/* Would it be ours if we asked? Nothing comes between: this thread alone claims. */
+	rc = bdev_claim(b, !readonly, shared, err);
+	if (rc)
+		return rc;
+	bdev_release(b);
+	snprintf(a.front, sizeof(a.front), "/local/domain/%u/device/vbd/%u", domid, devid);
+	snprintf(a.back, sizeof(a.back), "/local/domain/%u/backend/%s/%u/%u", be->self, a.kind,
+		 domid, devid);
+	rc = store_transact(&be->store, write_device, &a);
+	if (rc == -EEXIST)
+		return err_set(err, rc, "domain %u has a disk %s already: choose another name",
+			       domid, vdev);
+	if (rc)
+		return err_set(err, rc, "cannot write disk %s of domain %u to xenstore: %s", vdev,
+			       domid, strerror(-rc));
+	*kind = a.kind;
+	meet_device(be, a.kind, domid, devid);
+	evaluate_dirty(be);
+	return 0;
+}
+
+int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, bool force,
+		       void (*gone)(void *arg, const char *error), void *arg, struct err *err)
+{
+	struct vbd *v = find_vbd(be, NULL, domid, devid);
+	char vdev[32];
+	int rc;
+
+	vdev_format(devid, vdev, sizeof(vdev));
+	if (!v)
+		return err_set(err, -ENOENT, "domain %u has no disk %s of ours: see 'sluice list'",
+			       domid, vdev);
+	if (v->gone)
+		return err_set(err, -EBUSY,
+			       "disk %s of domain %u is being detached already: wait, or end "
+			       "the first one",
+			       vdev, domid);
+	v->gone = gone;
+	v->gone_arg = arg;
+	if (force) {
+		v->force = true;
+	} else {
+		v->detach = true;
+		/* As a toolstack would: our own evaluation then obeys. */
+		rc = store_write(&be->store, v->dir, "online", "0");
+		if (!rc)
+			rc = store_write(&be->store, v->dir, "state", "%d", XENBUS_CLOSING);
+		if (rc) {
+			v->gone = NULL;
+			v->detach = false;
+			return err_set(err, rc, "cannot write to xenstore: %s", strerror(-rc));
+		}
+	}
+	v->dirty = true;
+	evaluate_dirty(be);
+	return 0;
+}
+
+void xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid)
+{
+	struct vbd *v = find_vbd(be, NULL, domid, devid);
+
+	if (v)
+		v->gone = NULL;
+}
+
+/* Listings */
+
+/* What a list and statistics say of a disk to name it. */
+static json_t *name_disk(struct xen_backend *be, const struct vbd *v)
+{
+	char path[STORE_PATH_MAX], vdev[32];
+	json_t *disk;
+	char *name;
+
+	snprintf(path, sizeof(path), "/local/domain/%u", v->domid);
+	name = store_read(&be->store, path, "name");
+	if (name)
+		parse_make_printable(name);
+	vdev_format(v->devid, vdev, sizeof(vdev));
+	disk = json_pack("{s:i,s:s,s:I,s:s,s:s}", "domid", (int)v->domid, "domain",
+			 name ? name : "", "devid", (json_int_t)v->devid, "vdev", vdev, "bdev",
+			 v->bdev_name);
+	free(name);
+	return disk;
+}
+
+json_t *xen_backend_list(struct xen_backend *be)
+{
+	json_t *list = json_array();
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		const struct vbd *v = list_entry(pos, struct vbd, node);
+		const char *protocol =
+			v->conn ? connection_get_keys(v->conn)->layout->protocol : NULL;
+		json_t *disk = name_disk(be, v);
+
+		json_object_update_new(
+			disk, json_pack("{s:s,s:b,s:b,s:s,s:s,s:s?,s:s?,s:i}", "backend", v->kind,
+					"readonly", v->readonly, "shared", v->shared, "state",
+					xenbus_state_name(v->state), "frontend_state",
+					xenbus_state_name(v->frontend_state), "protocol", protocol,
+					"error", v->error[0] ? v->error : NULL, "queues",
+					v->phase == VBD_SERVING ? 1 : 0));
+		json_array_append_new(list, disk);
+	}
+	return list;
+}
+
+/* One request for statistics: a message to each connection, and the list when all are back. */
+struct gather {
+	unsigned waiting;
+	json_t *list;
+	void (*done)(void *arg, json_t *stats);
+	void *arg;
+};
+
+struct gather_one {
+	struct connection_stats cs;
+	struct gather *gather;
+	json_t *disk; /* borrowed from the list */
+};
+
+static json_t *kind_json(const struct blkif_kind_stats *k)
+{
+	const struct hist *h = &k->latency;
+
+	return json_pack("{s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I}}", "requests",
+			 (json_int_t)k->requests, "bytes", (json_int_t)k->bytes, "errors",
+			 (json_int_t)k->errors, "latency_ns", "avg",
+			 (json_int_t)(h->count ? h->sum_ns / h->count : 0), "p50",
+			 (json_int_t)hist_percentile(h, 500000), "p99",
+			 (json_int_t)hist_percentile(h, 990000), "p999",
+			 (json_int_t)hist_percentile(h, 999000), "max", (json_int_t)h->max_ns);
+}
+
+static void fill_disk(json_t *disk, const struct blkif_stats *stats)
+{
+	static const char *const kinds[BLKIF_KINDS] = {"read", "write", "flush"};
+
+	for (unsigned i = 0; i < BLKIF_KINDS; i++)
+		json_object_set_new(disk, kinds[i], kind_json(&stats->kinds[i]));
+	json_object_set_new(disk, "in_flight", json_integer(stats->in_flight));
+	json_object_set_new(disk, "invalid", json_integer((json_int_t)stats->invalid));
+	json_object_set_new(disk, "notifications",
+			    json_pack("{s:I,s:I}", "sent", (json_int_t)stats->notified, "received",
+				      (json_int_t)stats->rung));
+}
+
+static void gather_finish(struct gather *g)
+{
+	if (--g->waiting)
+		return;
+	g->done(g->arg, g->list);
+	free(g);
+}
+
+static void gather_one_done(struct connection_stats *cs)
+{
+	struct gather_one *one = container_of(cs, struct gather_one, cs);
+	struct gather *g = one->gather;
+
+	fill_disk(one->disk, &cs->stats);
+	free(one);
+	gather_finish(g);
+}
+
+void xen_backend_stats(struct xen_backend *be, void (*done)(void *arg, json_t *stats), void *arg)
+{
+	struct gather *g = calloc(1, sizeof(*g));
+	struct list *pos;
+
+	if (!g) {
+		done(arg, NULL);
+		return;
+	}
+	*g = (struct gather){.waiting = 1, .list = json_array(), .done = done, .arg = arg};
+	list_for_each (pos, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+		struct gather_one *one = NULL;
+		json_t *disk = name_disk(be, v);
+
+		json_array_append_new(g->list, disk);
+		if (v->phase == VBD_SERVING)
+			one = calloc(1, sizeof(*one));
+		if (!one) {
+			fill_disk(disk, &v->past);
+			continue;
+		}
+		one->gather = g;
+		one->disk = disk;
+		one->cs.stats = v->past;
+		one->cs.done = gather_one_done;
+		g->waiting++;
+		connection_get_stats(v->conn, &one->cs);
+	}
+	gather_finish(g);
+}

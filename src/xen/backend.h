@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The Xen backend: finds the devices that are ours in xenstore, and serves them.
+ *
+ * A device is ours if its directory has the key `sluice` with our instance's name, or, before a
+ * toolstack's script has run, the script block-sluice and a target that names our instance.
+ *
+ * All functions belong to the control thread.
+ */
+#ifndef SLUICE_XEN_BACKEND_H
+#define SLUICE_XEN_BACKEND_H
+
+#include <jansson.h>
+
+#include "base/err.h"
+#include "reactor/reactor.h"
+
+struct xen_backend;
+struct vbd;
+
+struct xen_backend_opts {
+	const char *instance; /* our name; a device of another instance is left alone */
+	const char *const
+		*kinds; /* names below backend/: "vbd", "vbd3", "qdisk"; NULL at the end */
+	struct reactor *control;
+	struct reactor **reactors; /* that serve queues; not running yet */
+	unsigned nr_reactors;
+	size_t bounce_pages;  /* of each reactor */
+	uint32_t spin_max_ns; /* how long an idle queue may be polled */
+	const char *root;     /* where /sys and /dev are; "" but in tests */
+};
+
+/*
+ * Opens xenstore, event channels and grants, and makes each reactor ready. Returns 0 and *@out, or
+ * a negative errno with the remedy. The strings of @opts are not copied.
+ */
+int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend **out,
+		       struct err *err);
+/* Looks for devices, now and from now on. The reactors run. Returns 0 or a negative errno. */
+int xen_backend_start(struct xen_backend *be, struct err *err);
+/*
+ * Disconnects from all rings once what was taken from them is answered, leaves the guests
+ * connected with a clean mark for a successor, and calls @drained. Nothing is served from now on.
+ */
+void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void *arg);
+/* Before the reactors have run, or when they have stopped after a drain. */
+void xen_backend_destroy(struct xen_backend *be);
+
+/* A domain by its number or name. Returns 0 or -ENOENT, with the remedy. @name has 64 bytes. */
+int xen_backend_find_domain(struct xen_backend *be, const char *domain, uint32_t *domid, char *name,
+			    struct err *err);
+/* Whether xl's libxl knows the domain, so that disks have to be attached through it. */
+bool xen_backend_libxl_has(struct xen_backend *be, uint32_t domid);
+
+/*
+ * Makes a disk in xenstore, where no toolstack does. Returns 0 or a negative errno; then nothing
+ * was made. *@kind: the backend's kind it got.
+ */
+int xen_backend_attach(struct xen_backend *be, uint32_t domid, uint32_t devid, const char *bdev,
+		       bool readonly, bool shared, const char **kind, struct err *err);
+/*
+ * Asks the guest to let go of the disk, or (@force) takes it away, and calls @gone when it is, with
+ * NULL or an error. Returns 0, or a negative errno: then @gone is not called.
+ */
+int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, bool force,
+		       void (*gone)(void *arg, const char *error), void *arg, struct err *err);
+
+/* Whoever asked waits no longer: @gone will not be called. The disk still goes when it can. */
+void xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid);
+
+/* The list of disks for vbd_get_vbds. New reference, or NULL. */
+json_t *xen_backend_list(struct xen_backend *be);
+/* Gathers statistics from the reactors; @done gets the reference for vbd_get_iostat. */
+void xen_backend_stats(struct xen_backend *be, void (*done)(void *arg, json_t *stats), void *arg);
+
+#endif

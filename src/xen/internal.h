@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Private to src/xen: the backend as its disks see it. */
+#ifndef SLUICE_XEN_INTERNAL_H
+#define SLUICE_XEN_INTERNAL_H
+
+#include <xengnttab.h>
+
+#include "xen/backend.h"
+#include "xen/lane.h"
+#include "xen/store.h"
+
+struct xen_backend {
+	struct xen_backend_opts opts;
+	struct store store;
+	uint32_t self; /* our domain's id */
+	xengnttab_handle *gnttab;
+	struct xen_lane *lanes;
+	unsigned next_lane;
+	struct reactor_fd xs_fd;
+	struct reactor_timer retry; /* for disks that wait for the kernel's backend */
+	struct list vbds;
+	bool draining;
+	void (*drained)(void *arg);
+	void *drained_arg;
+};
+
+/* A vbd's connection has ended during a drain. */
+void xen_backend_vbd_stopped(struct xen_backend *be);
+/* Comes back to dirty disks a little later. */
+void xen_backend_retry_later(struct xen_backend *be);
+
+#endif

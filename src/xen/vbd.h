@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * vbd: one virtual disk of one guest, from the toolstack's first word to its end.
+ *
+ * Everything here runs on the control thread.  Whatever happens (a watch fires, a reactor reports,
+ * an administrator asks), the answer is vbd_evaluate(): it reads both states anew, asks the table
+ * in xenbus.c, and carries out one action.  An action that needs the reactor first disconnects or
+ * connects; until the reactor has reported, evaluation waits, and is then done again, so
+ * that no state is ever acted upon twice.
+ */
+#ifndef SLUICE_XEN_VBD_H
+#define SLUICE_XEN_VBD_H
+
+#include "base/list.h"
+#include "bdev/bdev.h"
+#include "blkif/queue.h"
+#include "xen/backend.h"
+#include "xen/store.h"
+#include "xen/xenbus.h"
+
+struct connection;
+
+enum vbd_phase {
+	VBD_IDLE,     /* no connection */
+	VBD_STARTING, /* the reactor was asked to start it */
+	VBD_SERVING,
+	VBD_STOPPING, /* the reactor was asked to stop it */
+};
+
+struct vbd {
+	struct list node; /* in the backend's list */
+	struct xen_backend *be;
+	char kind[8];
+	uint32_t domid;
+	uint32_t devid;
+	char dir[STORE_PATH_MAX];      /* ours in xenstore */
+	char frontend[STORE_PATH_MAX]; /* and the frontend's */
+	char label[64];
+	bool dirty;
+
+	uint32_t state;          /* ours, as we wrote it or found it */
+	uint32_t frontend_state; /* as last seen */
+	bool taken;              /* from the kernel's backend, or seen that it has none */
+	uint64_t first_seen_ns;
+	bool refused;  /* found connected, without a clean mark: not served */
+	bool adopting; /* found connected, with it */
+	bool seen;     /* evaluated at least once */
+	bool faulty;   /* its frontend broke the protocol: disconnect and close */
+	bool detach;   /* an administrator wants it gone */
+	bool force;    /* without asking the guest */
+
+	char target[128]; /* `params`: what the administrator wants served */
+	char bdev_name[64];
+	bool readonly;
+	bool shared;
+	struct bdev *bdev; /* claimed, or NULL */
+	char error[384];   /* why it does not work, or "" */
+
+	struct connection *conn; /* to the frontend's ring, or NULL */
+	enum vbd_phase phase;    /* of the connection */
+	struct blkif_stats past; /* of connections that have ended */
+	struct log_limit log_limit;
+	/* Who waits for its end, or NULL. */
+	void (*gone)(void *arg, const char *error);
+	void *gone_arg;
+};
+
+/* Creates the vbd for xenstore's directory DIR/backend/KIND/DOMID/DEVID. NULL without memory. */
+struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid);
+/* Lets go of everything; the vbd is not connected. */
+void vbd_destroy(struct vbd *v);
+
+/* Looks at the world and does the next thing. May destroy the vbd. */
+void vbd_evaluate(struct vbd *v);
+
+/*
+ * Disconnects for the daemon's end and leaves the clean mark; returns whether that takes time. If
+ * so, xen_backend_vbd_stopped() is called when it is done.
+ */
+bool vbd_drain(struct vbd *v);
+
+/*
+ * Parses a target "BDEV[@INSTANCE][,shared]". @bdev and @instance have room for 64 bytes; the
+ * instance is "" if none is named. False if it is malformed.
+ */
+bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared);
+
+#endif
