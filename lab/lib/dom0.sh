@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=sh
+# What dom0's scenario scripts use.  They run as dom0's init, with /lab/logs/dom0.log as output.
+#
+# Marks are the lines that the host follows on the serial console.  Each carries the nonce of this
+# run, which only dom0 was given: nothing that a guest writes can pass for one.
+
+logs=/lab/logs
+nonce=$(cat /lab/nonce)
+console=/var/log/xen/console
+
+# ---- telling the host ----
+
+mark() { # KIND TEXT...
+	printf '\n@%s %s\n' "$nonce" "$*" >/dev/console
+}
+
+step() { # TEXT...: progress
+	echo "--- $(cut -d' ' -f1 /proc/uptime) $*"
+	mark step "$*"
+}
+
+story() { # TEXT...: a result worth showing
+	echo "=== $*"
+	mark story "$*"
+}
+
+# Saves all logs on the log disk, says how it ended, and powers the machine off.  The last mark
+# comes twice, because Xen's own messages may break into one.
+finish() { # pass|fail TEXT...
+	mkdir /lab/finishing 2>/dev/null || while :; do sleep 60; done
+	echo "*** $*"
+	dmesg >"$logs/dom0-dmesg.log"
+	xenstore-ls -f >"$logs/xenstore.log" 2>&1
+	xl list >"$logs/domains.log" 2>&1
+	cp "$console"/guest-*.log "$logs/" 2>/dev/null
+	tar -c -C "$logs" . | dd of="$(drive logs)" bs=64k conv=fsync 2>/dev/null
+	mark "$@"
+	mark "$@"
+	sleep 0.5
+	poweroff -f
+}
+
+fail() { # REASON...
+	finish fail "$*"
+}
+
+# The only way to pass: nothing has crashed, nothing complained.
+pass() {
+	check_health
+	finish pass
+}
+
+check_health() {
+	check_sluiced
+	if grep -q -E 'Sanitizer|runtime error:' "$logs/sluiced.log" 2>/dev/null; then
+		fail "a sanitizer complained: $(grep -m1 -E 'Sanitizer|runtime error:' \
+			"$logs/sluiced.log")"
+	fi
+	if dmesg | grep -q -E 'Oops|BUG:|general protection|Call Trace'; then
+		fail "dom0's kernel complained: $(dmesg | grep -m1 -E \
+			'Oops|BUG:|general protection|Call Trace')"
+	fi
+	if grep -q -s -E 'Kernel panic|Oops|BUG:|Call Trace' "$console"/guest-*.log; then
+		fail "a guest's kernel complained: $(grep -m1 -h -E \
+			'Kernel panic|Oops|BUG:|Call Trace' "$console"/guest-*.log)"
+	fi
+}
+
+# A scenario that hangs ends itself, with its logs, before the host pulls the plug.
+watch_deadline() {
+	(
+		sleep "$(cat /lab/deadline)"
+		fail "not finished after $(cat /lab/deadline) s (was: $(grep '^---' \
+			"$logs/dom0.log" | tail -n1))"
+	) &
+}
+
+# ---- small tools ----
+
+must() { # COMMAND...
+	echo "+ $*"
+	"$@" || fail "$* ended with status $?"
+}
+
+# A command that has to be refused: non-zero status, and a single line that says why.
+refused() { # COMMAND...
+	echo "+ $* (to be refused)"
+	if "$@" >/run/refused 2>&1; then
+		fail "$* was accepted"
+	fi
+	cat /run/refused
+	[ "$(wc -l </run/refused)" = 1 ] || fail "$* was refused in $(wc -l </run/refused)" \
+		"lines instead of one"
+}
+
+wait_for() { # SECONDS WHAT COMMAND...
+	wait_end=$(($(now) + $1 * 1000)) wait_what=$2
+	shift 2
+	until "$@" >/dev/null 2>&1; do
+		check_sluiced
+		[ "$(now)" -lt "$wait_end" ] || fail "waited in vain for $wait_what"
+		sleep 0.2
+	done
+}
+
+now() { # milliseconds since boot
+	sed 's/^\([0-9]*\)\.\([0-9]*\) .*/\1\20/' /proc/uptime
+}
+
+# The value of a number in a flat line of JSON.
+json() { # KEY, reads standard input
+	sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"
+}
+
+# The block device of the NVMe drive with a serial number.
+drive() { # SERIAL
+	for drive_sys in /sys/block/nvme*; do
+		if [ "$(tr -d ' ' <"$drive_sys/device/serial")" = "$1" ]; then
+			echo "/dev/${drive_sys##*/}"
+		fi
+	done
+}
+
+# A digest of a device's contents, past the page cache.
+device_digest() { # DEVICE
+	dd if="$1" iflag=direct bs=1M 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+
+# ---- sluiced ----
+
+# Starts the daemon under a watcher that keeps its exit status.
+start_sluiced() { # [ARGUMENT...]
+	rm -f /lab/sluiced.status
+	echo "+ sluiced $*"
+	(
+		sluiced "$@" >>"$logs/sluiced.log" 2>&1 &
+		echo $! >/lab/sluiced.pid
+		wait $!
+		echo $? >/lab/sluiced.status
+	) &
+	touch /lab/sluiced.wanted
+	wait_for 20 "sluiced to serve its socket" sluice rpc rpc_get_methods
+}
+
+# Fails the run if the daemon has ended by itself.
+check_sluiced() {
+	if [ -e /lab/sluiced.wanted ] && [ -e /lab/sluiced.status ]; then
+		rm /lab/sluiced.wanted
+		fail "sluiced ended by itself with status $(cat /lab/sluiced.status):" \
+			"$(tail -n1 "$logs/sluiced.log")"
+	fi
+}
+
+# Ends the daemon in order: it has to drain and leave with status 0.
+stop_sluiced() {
+	check_sluiced
+	rm /lab/sluiced.wanted
+	kill -TERM "$(cat /lab/sluiced.pid)"
+	wait_for 20 "sluiced to end after SIGTERM" test -e /lab/sluiced.status
+	[ "$(cat /lab/sluiced.status)" = 0 ] ||
+		fail "sluiced ended with status $(cat /lab/sluiced.status) after SIGTERM"
+}
+
+# Ends it without a chance to clean up.
+kill_sluiced() {
+	check_sluiced
+	rm /lab/sluiced.wanted
+	kill -KILL "$(cat /lab/sluiced.pid)"
+	wait_for 5 "sluiced to die of SIGKILL" test -e /lab/sluiced.status
+}
+
+# The processor time that sluiced has used, all threads, in ticks of 10 ms.
+sluiced_ticks() {
+	sed 's/.*) //' "/proc/$(cat /lab/sluiced.pid)/stat" | awk '{ print $12 + $13 }'
+}
+
+# ---- guests ----
+
+# Creates a guest whose script is the scenario's guest.sh, with ROLE in $role there.
+create_guest() { # NAME pv|pvh ROLE DISK...
+	guest_name=$1 guest_type=$2 guest_role=$3
+	shift 3
+	[ -e /run/guest.initrd ] || cat /guest/guest.cpio /lab/guest.cpio >/run/guest.initrd
+	{
+		echo "name=\"$guest_name\""
+		echo "type=\"$guest_type\""
+		echo 'kernel="/guest/vmlinux"'
+		echo 'ramdisk="/run/guest.initrd"'
+		echo "extra=\"console=hvc0 quiet panic=-1 role=$guest_role\""
+		echo 'memory=384'
+		echo 'vcpus=1'
+		echo 'cpus="1"'
+		echo 'on_reboot="destroy"'
+		echo 'on_crash="destroy"'
+		echo "disk=["
+		for guest_disk in "$@"; do
+			echo "'$guest_disk',"
+		done
+		echo "]"
+	} >"/run/$guest_name.cfg"
+	must xl create "/run/$guest_name.cfg"
+}
+
+# A guest's disk that sluiced serves, in xl's syntax.
+sluice_disk() { # VDEV BDEV[@INSTANCE][,shared]
+	echo "vdev=$1,format=raw,access=rw,script=block-sluice,target=$2"
+}
+
+# The last value of a key that a guest has reported on its console.
+guest_result() { # NAME KEY
+	tr -d '\r' <"$console/guest-$1.log" | sed -n "s/^@$2 //p" | tail -n1
+}
+
+guest_has() { # NAME KEY VALUE
+	[ "$(guest_result "$1" "$2")" = "$3" ]
+}
+
+guest_reported() { # NAME KEY
+	[ -n "$(guest_result "$1" "$2")" ] || [ -n "$(guest_result "$1" failed)" ] ||
+		! xl domid "$1"
+}
+
+# Waits until a guest reports a key (with any value), and prints nothing.
+await_result() { # NAME SECONDS KEY
+	wait_for "$2" "guest $1 to report '$3'" guest_reported "$1" "$3"
+	check_guest "$1"
+	[ -n "$(guest_result "$1" "$3")" ] || fail "guest $1 ended without reporting '$3':" \
+		"$(tail -n1 "$console/guest-$1.log")"
+}
+
+check_guest() { # NAME
+	[ -z "$(guest_result "$1" failed)" ] || fail "guest $1: $(guest_result "$1" failed)"
+}
+
+guest_gone() { # NAME
+	! xl domid "$1"
+}
+
+# Waits until a guest has done its work and is gone.
+await_end() { # NAME SECONDS
+	await_result "$1" "$2" finished
+	wait_for 30 "guest $1 to be gone" guest_gone "$1"
+}

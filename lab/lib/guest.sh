@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=sh
+# What guest scripts use.  A guest talks to dom0 through its console: lines "@KEY VALUE", which dom0
+# finds in the console's log.  dom0 talks to a guest through what any guest has: disks that come
+# and go, and `xl shutdown`, which makes the guest's kernel run /sbin/poweroff.
+
+result() { # KEY VALUE...
+	echo "@$*"
+}
+
+fail() { # REASON...
+	result failed "$*"
+	sleep 1
+	poweroff -f
+}
+
+must() { # COMMAND...
+	"$@" || fail "$* ended with status $?"
+}
+
+wait_for() { # SECONDS WHAT COMMAND...
+	wait_left=$(($1 * 5)) wait_what=$2
+	shift 2
+	until "$@" >/dev/null 2>&1; do
+		wait_left=$((wait_left - 1))
+		[ "$wait_left" -gt 0 ] || fail "waited in vain for $wait_what"
+		sleep 0.2
+	done
+}
+
+# The end of a guest's work, asked for by dom0 with `xl shutdown`.
+asked_to_stop() {
+	[ -e /run/stop ]
+}
+
+# Runs blkload to its end, and passes on its line of JSON as the result KEY.
+load() { # KEY ARGUMENT...
+	start_load "$@"
+	finish_load "$1"
+}
+
+# The same in two halves: the load runs in the background, until it has done its work or
+# `stop_load KEY` asks it to end.
+start_load() { # KEY ARGUMENT...
+	load_key=$1
+	shift
+	(
+		blkload "$@" >"/run/$load_key.out" 2>"/run/$load_key.err" &
+		echo $! >"/run/$load_key.pid"
+		wait $!
+		echo $? >"/run/$load_key.status"
+	) &
+}
+
+stop_load() { # KEY
+	kill -TERM "$(cat "/run/$1.pid")"
+}
+
+finish_load() { # KEY
+	while [ ! -s "/run/$1.status" ]; do
+		sleep 0.1
+	done
+	cat "/run/$1.err"
+	result "$1" "$(tail -n1 "/run/$1.out")"
+	[ "$(cat "/run/$1.status")" = 0 ] || fail "blkload found errors ($1): $(head -n1 "/run/$1.err")"
+}
+
+# How many requests a load in the background with --progress has made so far.
+load_progress() { # KEY
+	sed -n 's/^blkload: \([0-9]*\) requests.*/\1/p' "/run/$1.out" | tail -n1
+}
+
+# What dom0 wanted of this guest when it created it.
+role() {
+	sed -n 's/.*role=\([a-z0-9]*\).*/\1/p' /proc/cmdline
+}
+
+gone() { # PATH
+	[ ! -e "$1" ]
+}
+
+# The checksums of all files below the current directory.
+tree_sums() {
+	find . -type f -exec sha256sum {} + | sort -k2
+}
+
+# A digest of a device's contents, past the page cache.
+device_digest() { # DEVICE
+	dd if="$1" iflag=direct bs=1M 2>/dev/null | sha256sum | cut -d' ' -f1
+}
+
+# What the kernel counted for a disk: requests and sectors read, requests and sectors written.
+disk_counts() { # NAME
+	awk '{ print $1, $3, $5, $7 }' "/sys/block/$1/stat"
+}
