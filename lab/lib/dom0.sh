@@ -226,7 +226,13 @@ await_result() { # NAME SECONDS KEY
 	wait_for "$2" "guest $1 to report '$3'" guest_reported "$1" "$3"
 	check_guest "$1"
 	[ -n "$(guest_result "$1" "$3")" ] || fail "guest $1 ended without reporting '$3':" \
-		"$(tail -n1 "$console/guest-$1.log")"
+		"$(last_words "$1")"
+}
+
+# What a guest's kernel died of, or else the last line on its console.
+last_words() { # NAME
+	grep -m1 -E 'Kernel panic|Oops|BUG:' "$console/guest-$1.log" ||
+		tail -n1 "$console/guest-$1.log"
 }
 
 check_guest() { # NAME
