@@ -96,6 +96,7 @@ struct message {
 
 struct rpc_request {
 	struct message *message;
+	const struct rpc_method *method;
 	json_t *id; /* NULL: a notification */
 	json_t *params;
 };
@@ -283,6 +284,11 @@ void rpc_fail(struct rpc_request *req, int code, const char *fmt, ...)
 	request_answered(req, reply);
 }
 
+const struct rpc_method *rpc_request_method(const struct rpc_request *req)
+{
+	return req->method;
+}
+
 bool rpc_decode(struct rpc_request *req, const json_t *params, const struct params_field *fields,
 		size_t fields_len, void *dest)
 {
@@ -368,6 +374,7 @@ static void request_start(struct message *m, json_t *value)
 	req->id = json_incref(id);
 	req->params = json_incref(params);
 	r = find_method(m->client->server, method);
+	req->method = r ? r->method : NULL;
 	if (!r)
 		rpc_fail(req, RPC_METHOD_NOT_FOUND,
 			 "no method '%.64s' (rpc_get_methods lists them)", method);

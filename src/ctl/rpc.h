@@ -81,6 +81,9 @@ void rpc_reply(struct rpc_request *req, json_t *result);
 void rpc_fail(struct rpc_request *req, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* The method whose handler @req was given to: one handler can serve several. */
+const struct rpc_method *rpc_request_method(const struct rpc_request *req);
+
 /*
  * params_decode() for a handler: false means that the request has been answered with
  * RPC_INVALID_PARAMS and is gone.

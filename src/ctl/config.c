@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The file of bdevs and the queue of changes to it; config.h has the idea. */
+#include "ctl/config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "bdev/bdev.h"
+#include "ctl/dirs.h"
+#include "reactor/helper.h"
+
+enum { FILE_VERSION = 1 };
+
+struct config {
+	char *path;
+	struct reactor *reactor;
+	struct helper_pool *helpers;
+	json_t *kept; /* entries of the file that could not be made */
+	struct list queue;
+	bool busy;                     /* a change is on its way, or its file is being written */
+	struct config_change *current; /* whose file is being written; NULL: nobody's */
+	/* The helper thread's while a file is being written. */
+	struct helper_job job;
+	char *text;
+	int result;
+	bool replaced; /* the file is the new one, even if the write failed later */
+	struct err err;
+};
+
+static const char *entry_name(const json_t *entry)
+{
+	const char *name =
+		json_string_value(json_object_get(json_object_get(entry, "params"), "name"));
+
+	return name ? name : "";
+}
+
+bool config_keeps(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < json_array_size(c->kept); i++)
+		if (!strcmp(entry_name(json_array_get(c->kept, i)), name))
+			return true;
+	return false;
+}
+
+static void drop_kept(struct config *c, const char *name)
+{
+	for (size_t i = json_array_size(c->kept); i-- > 0;)
+		if (!strcmp(entry_name(json_array_get(c->kept, i)), name))
+			json_array_remove(c->kept, i);
+}
+
+/* Writing */
+
+static int add_live(json_t *bdevs, const struct config_change *ch)
+{
+	for (struct bdev *b = bdev_next(NULL); b; b = bdev_next(b)) {
+		const char *method;
+		json_t *params;
+
+		if (ch && ch->removes && !strcmp(ch->name, b->name))
+			continue;
+		params = b->ops->config(b, &method);
+		if (!params || json_array_append_new(bdevs, json_pack("{s:s, s:o}", "method",
+								      method, "params", params)))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int add_kept(json_t *bdevs, const struct config *c, const struct config_change *ch)
+{
+	for (size_t i = 0; i < json_array_size(c->kept); i++) {
+		json_t *entry = json_array_get(c->kept, i);
+
+		if (ch && !strcmp(ch->name, entry_name(entry)))
+			continue;
+		if (json_array_append(bdevs, entry))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* The file's text as it will be once @ch (NULL: none) is done; NULL without memory. */
+static char *describe(const struct config *c, const struct config_change *ch)
+{
+	json_t *bdevs = json_array(), *root;
+	char *text;
+
+	if (!bdevs || add_live(bdevs, ch) || add_kept(bdevs, c, ch)) {
+		json_decref(bdevs);
+		return NULL;
+	}
+	root = json_pack("{s:i, s:o}", "version", FILE_VERSION, "bdevs", bdevs);
+	text = json_dumps(root, JSON_INDENT(2));
+	json_decref(root);
+	return text;
+}
+
+static int write_synced(const char *path, const char *text)
+{
+	size_t len = strlen(text), done = 0;
+	int fd, rc = 0;
+
+	unlink(path); /* what a crash has left */
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	while (!rc && done < len) {
+		ssize_t n = write(fd, text + done, len - done);
+
+		if (n >= 0)
+			done += (size_t)n;
+		else if (errno != EINTR)
+			rc = -errno;
+	}
+	if (!rc && fsync(fd))
+		rc = -errno;
+	if (close(fd) && !rc)
+		rc = -errno;
+	if (rc)
+		unlink(path);
+	return rc;
+}
+
+static int sync_directory_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[PATH_MAX] = ".";
+	int fd, rc = 0;
+
+	if (slash)
+		snprintf(dir, sizeof(dir), "%.*s", (int)(slash - path) + 1, path);
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fsync(fd))
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+static int replace_file(const char *path, const char *text, bool *replaced)
+{
+	char temporary[PATH_MAX];
+	int rc;
+
+	*replaced = false;
+	if ((size_t)snprintf(temporary, sizeof(temporary), "%s.tmp", path) >= sizeof(temporary))
+		return -ENAMETOOLONG;
+	rc = write_synced(temporary, text);
+	if (rc)
+		return rc;
+	if (rename(temporary, path)) {
+		rc = -errno;
+		unlink(temporary);
+		return rc;
+	}
+	*replaced = true;
+	return sync_directory_of(path);
+}
+
+static void save_run(struct helper_job *job)
+{
+	struct config *c = container_of(job, struct config, job);
+
+	c->result = replace_file(c->path, c->text, &c->replaced);
+}
+
+/* Changes */
+
+static void save(struct config *c);
+static void run_queue(struct config *c);
+
+static void save_done(struct helper_job *job)
+{
+	struct config *c = container_of(job, struct config, job);
+	struct config_change *ch = c->current;
+	bool stale = false;
+	int rc = c->result;
+
+	free(c->text);
+	c->text = NULL;
+	if (rc)
+		err_set(&c->err, rc,
+			"cannot save the set of bdevs in %s: %s: make room there, or choose "
+			"another file with --state",
+			c->path, strerror(-rc));
+	if (!ch) {
+		if (rc)
+			log_error("%s", c->err.text);
+	} else {
+		/* @stale: the file holds what memory does not, or the other way round. */
+		if (rc) {
+			ch->undo(ch, &c->err);
+			stale = c->replaced;
+		} else {
+			rc = ch->commit(ch, &c->err);
+			stale = rc;
+		}
+		if (!rc)
+			drop_kept(c, ch->name);
+		c->current = NULL;
+		ch->done(ch, rc, &c->err);
+	}
+	if (stale) {
+		save(c);
+		return;
+	}
+	c->busy = false;
+	run_queue(c);
+}
+
+/* Writes the file for the current change. */
+static void save(struct config *c)
+{
+	c->replaced = false;
+	c->text = describe(c, c->current);
+	if (!c->text) {
+		c->result = -ENOMEM;
+		save_done(&c->job);
+		return;
+	}
+	c->job.run = save_run;
+	c->job.done = save_done;
+	helper_submit(c->helpers, c->reactor, &c->job);
+}
+
+static void run_queue(struct config *c)
+{
+	while (!c->busy && !list_empty(&c->queue)) {
+		struct config_change *ch =
+			list_entry(list_pop(&c->queue), struct config_change, node);
+		struct err err;
+		int rc;
+
+		/* Also while done runs, which may submit the next. */
+		c->busy = true;
+		rc = ch->apply(ch, &err);
+		if (!rc) {
+			c->current = ch;
+			save(c);
+			return;
+		}
+		ch->done(ch, rc, &err);
+		c->busy = false;
+	}
+}
+
+void config_submit(struct config *c, struct config_change *ch)
+{
+	list_add_tail(&c->queue, &ch->node);
+	run_queue(c);
+}
+
+/* Loading */
+
+static void load_entry(struct config *c, json_t *entry,
+		       int (*create)(const char *method, const json_t *params, struct err *err))
+{
+	const char *method = json_string_value(json_object_get(entry, "method"));
+	struct err err = {"the entry has no method"};
+
+	if (method && !create(method, json_object_get(entry, "params"), &err))
+		return;
+	log_error("bdev '%s' of %s cannot be made and is kept for later: %s", entry_name(entry),
+		  c->path, err.text);
+	if (json_array_append(c->kept, entry))
+		log_error("out of memory: the next save will lose bdev '%s'", entry_name(entry));
+}
+
+int config_load(struct config *c,
+		int (*create)(const char *method, const json_t *params, struct err *err),
+		struct err *err)
+{
+	json_t *root, *bdevs;
+	json_error_t error;
+	int fd, rc;
+
+	fd = open(c->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) {
+		if (errno == ENOENT)
+			return 0;
+		rc = -errno;
+		return err_set(err, rc, "cannot read the saved bdevs in %s: %s", c->path,
+			       strerror(-rc));
+	}
+	root = json_loadfd(fd, JSON_REJECT_DUPLICATES, &error);
+	close(fd);
+	/* Going on without them would overwrite them at the next change. */
+	if (!root)
+		return err_set(err, -EINVAL,
+			       "the saved bdevs in %s make no sense (line %d: %.160s): repair the "
+			       "file, or move it away to start without bdevs",
+			       c->path, error.line, error.text);
+	bdevs = json_object_get(root, "bdevs");
+	if (json_integer_value(json_object_get(root, "version")) != FILE_VERSION ||
+	    !json_is_array(bdevs)) {
+		json_decref(root);
+		return err_set(err, -EINVAL,
+			       "%s is not of version %d of the saved bdevs: use the sluiced that "
+			       "wrote it, or move it away to start without bdevs",
+			       c->path, FILE_VERSION);
+	}
+	for (size_t i = 0; i < json_array_size(bdevs); i++)
+		load_entry(c, json_array_get(bdevs, i), create);
+	json_decref(root);
+	return 0;
+}
+
+int config_create(const char *path, struct reactor *r, struct helper_pool *helpers,
+		  struct config **out, struct err *err)
+{
+	struct config *c;
+	int rc = dirs_make_parent(path, 0700, err);
+
+	if (rc)
+		return rc;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->reactor = r;
+	c->helpers = helpers;
+	list_init(&c->queue);
+	c->path = strdup(path);
+	c->kept = json_array();
+	if (!c->path || !c->kept) {
+		config_destroy(c);
+		return err_set(err, -ENOMEM, "out of memory");
+	}
+	*out = c;
+	return 0;
+}
+
+void config_destroy(struct config *c)
+{
+	struct err err = {"sluiced is ending"};
+	struct list *node;
+
+	if (c->current) {
+		c->current->undo(c->current, &err);
+		c->current->done(c->current, -ECANCELED, &err);
+	}
+	while ((node = list_pop(&c->queue))) {
+		struct config_change *ch = list_entry(node, struct config_change, node);
+
+		ch->done(ch, -ECANCELED, &err);
+	}
+	json_decref(c->kept);
+	free(c->text);
+	free(c->path);
+	free(c);
+}
