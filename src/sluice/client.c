@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* How the command is called: its commands, options, help, and its errors. */
+#include "sluice/client.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parse.h"
+#include "sluice/text.h"
+
+static const struct command commands[] = {
+	{"bdev create",
+	 "null|ram NAME --size SIZE [--block-size 512|4096]\n"
+	 "uring|aio NAME FILE [--readonly] [--shared]",
+	 "make a block device that disks can be attached to",
+	 "  null   takes writes and forgets them, reads as zeros\n"
+	 "  ram    memory of the daemon; its contents end with the daemon\n"
+	 "  uring  a file or a block device, by io_uring\n"
+	 "  aio    the same by Linux aio, for kernels without io_uring\n"
+	 "\n"
+	 "  --size SIZE         bytes, or with a suffix K, M, G or T (powers of 1024)\n"
+	 "  --block-size BYTES  512 (the default) or 4096\n"
+	 "  --readonly          refuse writes\n"
+	 "  --shared            let others that also share have it open, and several disks use "
+	 "it\n",
+	 bdev_command_create},
+	{"bdev delete", "NAME", "remove a block device that no disk uses",
+	 "The file or device behind it stays as it is.\n", bdev_command_delete},
+	{"bdev list", "", "show the block devices", "", bdev_command_list},
+	{"attach", "DOMAIN VDEV BDEV [--readonly] [--shared] [--toolstack auto|xl|none]",
+	 "give a domain a disk",
+	 "  DOMAIN  a domain's name or number; 0 is this one, if it is dom0\n"
+	 "  VDEV    the name that the guest will see, e.g. xvda\n"
+	 "  BDEV    a block device that 'sluice bdev list' shows\n"
+	 "\n"
+	 "  --readonly        a disk that the guest cannot write to\n"
+	 "  --shared          other disks that also share may use the block device\n"
+	 "  --toolstack KIND  xl: through 'xl block-attach', so that xl knows the disk; none: by\n"
+	 "                    writing xenstore; auto (the default): xl for its own guests\n",
+	 vbd_command_attach},
+	{"detach", "DOMAIN VDEV [--force] [--toolstack auto|xl|none]", "take a disk away",
+	 "  --force           do not wait for the guest to let go of it\n"
+	 "  --toolstack KIND  as for attach\n",
+	 vbd_command_detach},
+	{"list", "", "show the disks", "", vbd_command_list},
+	{"stat", "[--interval SECONDS [--count N]]", "show what the disks have done",
+	 "Without options the totals and latencies since each disk was attached.\n"
+	 "\n"
+	 "  --interval SECONDS  rates between samples that far apart, until interrupted\n"
+	 "  --count N           that many times\n",
+	 stat_command},
+	{"rpc", "METHOD [JSON]", "call a method of the daemon",
+	 "  JSON  the parameters, as an object; 'sluice rpc rpc_get_methods' lists the methods\n",
+	 rpc_command},
+};
+enum { COMMANDS = sizeof(commands) / sizeof(commands[0]) };
+
+static const char options_help[] = "  --name NAME    the daemon's name (default: sluice)\n"
+				   "  --socket PATH  its socket (default: /run/sluice/NAME.sock)\n"
+				   "  --json         print results as JSON\n"
+				   "  --help         show this, or what a command takes\n"
+				   "  --version      show the version\n";
+
+static void print_usage(FILE *out, const struct command *command, const char *head)
+{
+	const char *line = command->synopsis;
+
+	do {
+		size_t len = strcspn(line, "\n");
+
+		fprintf(out, "%ssluice [OPTION...] %s%s%.*s\n", head, command->name, len ? " " : "",
+			(int)len, line);
+		head = "       ";
+		line += len;
+	} while (*line++);
+}
+
+static void print_help(const struct client *c)
+{
+	FILE *out = c->out;
+
+	if (c->command) {
+		print_usage(out, c->command, "usage: ");
+		fprintf(out, "\n%c%s.\n\n%s%s%s", toupper(c->command->summary[0]),
+			c->command->summary + 1, c->command->help, c->command->help[0] ? "\n" : "",
+			options_help);
+		return;
+	}
+	fputs("usage: sluice [OPTION...] COMMAND [ARGUMENT...]\n\n"
+	      "Talks to sluiced, the daemon that serves disks to virtual machines.\n\n",
+	      out);
+	for (size_t i = 0; i < COMMANDS; i++)
+		fprintf(out, "  %-12s  %s\n", commands[i].name, commands[i].summary);
+	fprintf(out, "\n%s\n'sluice COMMAND --help' tells more, sluice(1) all.\n", options_help);
+}
+
+static void print_error(struct client *c, const char *fmt, va_list ap)
+{
+	char *text, *clean;
+
+	if (vasprintf(&text, fmt, ap) < 0)
+		return;
+	clean = text_clean(text, false);
+	fprintf(c->err, "sluice: %s", clean);
+	free(clean);
+	free(text);
+}
+
+int client_fail(struct client *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_error(c, fmt, ap);
+	va_end(ap);
+	fputc('\n', c->err);
+	return 1;
+}
+
+int client_misuse(struct client *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	print_error(c, fmt, ap);
+	va_end(ap);
+	fprintf(c->err, " (see 'sluice%s%s --help')\n", c->command ? " " : "",
+		c->command ? c->command->name : "");
+	return 2;
+}
+
+/* Finds @arg ("--name" or "--name=value") among @options; *@value: what follows the '=', or NULL.
+ */
+static const struct client_option *find_option(const struct client_option *options,
+					       size_t options_len, const char *arg,
+					       const char **value)
+{
+	size_t len = strcspn(arg + 2, "=");
+
+	*value = arg[2 + len] ? arg + 2 + len + 1 : NULL;
+	for (size_t i = 0; i < options_len; i++)
+		if (strlen(options[i].name) == len && !strncmp(options[i].name, arg + 2, len))
+			return &options[i];
+	return NULL;
+}
+
+static bool looks_like_option(const char *arg)
+{
+	return arg[0] == '-' && arg[1];
+}
+
+/*
+ * Takes all of @argv, or with @taken only the options before the first other argument, whose index
+ * *@taken then is. Returns CLIENT_GO_ON or the exit status.
+ */
+static int take_arguments(struct client *c, int argc, char **argv,
+			  const struct client_option *options, size_t options_len,
+			  const char **words, size_t most, int *taken)
+{
+	bool help = false, version = false;
+	const struct client_option common[] = {
+		{"name", NULL, &c->instance}, {"socket", NULL, &c->socket},
+		{"json", &c->json, NULL},     {"help", &help, NULL},
+		{"version", &version, NULL},
+	};
+	size_t words_len = 0;
+	bool only_words = false;
+	int i;
+
+	for (i = 1; i < argc; i++) {
+		const struct client_option *option;
+		const char *value;
+
+		if (only_words || !looks_like_option(argv[i])) {
+			if (taken)
+				break;
+			if (words_len == most)
+				return client_misuse(c, "'%s' is one argument too many", argv[i]);
+			words[words_len++] = argv[i];
+			continue;
+		}
+		if (!strcmp(argv[i], "--")) {
+			only_words = true;
+			continue;
+		}
+		if (!strcmp(argv[i], "-h")) {
+			help = true;
+			continue;
+		}
+		if (strncmp(argv[i], "--", 2))
+			return client_misuse(c, "there is no option %s", argv[i]);
+		option = find_option(options, options_len, argv[i], &value);
+		if (!option)
+			option = find_option(common, sizeof(common) / sizeof(common[0]), argv[i],
+					     &value);
+		if (!option)
+			return client_misuse(c, "there is no option %s", argv[i]);
+		if (option->flag) {
+			if (value)
+				return client_misuse(c, "option --%s takes no value", option->name);
+			*option->flag = true;
+			continue;
+		}
+		if (!value && i + 1 == argc)
+			return client_misuse(c, "option --%s needs a value", option->name);
+		*option->value = value ? value : argv[++i];
+	}
+	if (help) {
+		print_help(c);
+		return 0;
+	}
+	if (version) {
+		fprintf(c->out, "sluice %s\n", SLUICE_VERSION);
+		return 0;
+	}
+	if (!parse_name(c->instance))
+		return client_misuse(c, "'%s' is no name of a daemon", c->instance);
+	if (taken)
+		*taken = i;
+	return CLIENT_GO_ON;
+}
+
+int client_parse(struct client *c, int argc, char **argv, const struct client_option *options,
+		 size_t options_len, const char **words, size_t least, size_t most)
+{
+	int rc;
+
+	for (size_t i = 0; i < most; i++)
+		words[i] = NULL;
+	rc = take_arguments(c, argc, argv, options, options_len, words, most, NULL);
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	if (least && !words[least - 1])
+		return client_misuse(c, "arguments are missing");
+	return CLIENT_GO_ON;
+}
+
+/* Finds the command that @argv begins with; *@words: how many of them name it. */
+static const struct command *find_command(int argc, char **argv, int *words)
+{
+	for (size_t i = 0; i < COMMANDS; i++) {
+		const char *name = commands[i].name, *blank = strchr(name, ' ');
+		size_t len = blank ? (size_t)(blank - name) : strlen(name);
+
+		if (strlen(argv[0]) != len || strncmp(argv[0], name, len))
+			continue;
+		if (blank && (argc < 2 || strcmp(argv[1], blank + 1)))
+			continue;
+		*words = blank ? 2 : 1;
+		return &commands[i];
+	}
+	return NULL;
+}
+
+static int run_command(struct client *c, int argc, char **argv)
+{
+	int taken, words, rc;
+	json_t *text;
+
+	for (int i = 1; i < argc; i++) {
+		text = json_string(argv[i]);
+		if (!text)
+			return client_misuse(c, "argument %d, '%s', is no UTF-8 text", i, argv[i]);
+		json_decref(text);
+	}
+	rc = take_arguments(c, argc, argv, NULL, 0, NULL, 0, &taken);
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	argc -= taken;
+	argv += taken;
+	if (!argc)
+		return client_misuse(c, "what to do is missing");
+	c->command = find_command(argc, argv, &words);
+	if (!c->command) {
+		if (!strcmp(argv[0], "bdev"))
+			return client_misuse(c, "after bdev comes create, delete or list");
+		return client_misuse(c, "there is no command '%s'", argv[0]);
+	}
+	return c->command->run(c, argc - words + 1, argv + words - 1);
+}
+
+void client_init(struct client *c, FILE *out, FILE *err)
+{
+	*c = (struct client){
+		.out = out,
+		.err = err,
+		.instance = "sluice",
+		.quick_ms = 30000,
+		.guest_ms = 120000,
+		.settle_ms = 10000,
+		.fd = -1,
+	};
+}
+
+int client_run(struct client *c, int argc, char **argv)
+{
+	int status = run_command(c, argc, argv);
+
+	client_disconnect(c);
+	/* A result that got lost on its way is no result: a full disk, a closed pipe. */
+	if ((fflush(c->out) || ferror(c->out)) && !status)
+		status = client_fail(c, "cannot write the output");
+	return status;
+}
+
+/* Values */
+
+void client_print_json(struct client *c, const json_t *value)
+{
+	/* In ASCII, whatever characters it has: so it is harmless as well. */
+	json_dumpf(value, c->out, JSON_INDENT(2) | JSON_ENSURE_ASCII | JSON_ENCODE_ANY);
+	fputc('\n', c->out);
+}
+
+const char *client_text(const json_t *object, const char *name)
+{
+	const char *text = json_string_value(json_object_get(object, name));
+
+	return text ? text : "?";
+}
+
+json_int_t client_number(const json_t *object, const char *name)
+{
+	return json_integer_value(json_object_get(object, name));
+}
+
+bool client_truth(const json_t *object, const char *name)
+{
+	return json_is_true(json_object_get(object, name));
+}
