@@ -2,6 +2,7 @@
 #include "xen/vdev.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/parse.h"
@@ -29,19 +30,23 @@ static bool parse_disk(const char *text, uint32_t *disk, uint32_t *partition)
 	return !*text || (*text != '0' && parse_u32(text, 255, partition));
 }
 
+static bool parse_hex(const char *digits, uint32_t *value)
+{
+	size_t len = strlen(digits);
+
+	if (!len || len > 8 || strspn(digits, "0123456789abcdefABCDEF") != len)
+		return false;
+	*value = (uint32_t)strtoul(digits, NULL, 16);
+	return true;
+}
+
 bool vdev_parse(const char *name, uint32_t *devid)
 {
 	uint32_t disk, partition;
-	unsigned hex = 0;
-	char rest;
 
 	if (name[0] >= '0' && name[0] <= '9') {
-		if (name[0] == '0' && name[1] == 'x') {
-			if (strlen(name) > 10 || sscanf(name, "%x%c", &hex, &rest) != 1)
-				return false;
-			*devid = hex;
-			return true;
-		}
+		if (name[0] == '0' && name[1] == 'x')
+			return parse_hex(name + 2, devid);
 		return parse_u32(name, UINT32_MAX >> 1, devid);
 	}
 	if (!strncmp(name, "xvd", 3) && parse_disk(name + 3, &disk, &partition)) {

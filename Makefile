@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# A thin layer over meson: see README.md.
+BUILD ?= build
+SCENARIO ?= demo
+
+all: deps-build $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja: | deps-build
+	@meson setup $(BUILD)
+
+# Boots real Xen in QEMU and shows an unmodified guest doing verified I/O through Sluice.
+demo: deps-lab all
+	@lab/run demo
+
+# All tests: units, hosted, sanitizers, style, and a guest on real Xen.
+check: deps-build deps-check deps-lab
+	@tests/check
+
+# make lab SCENARIO=name; lab/run --list names them.
+lab: deps-lab all
+	@lab/run $(SCENARIO)
+
+install: all
+	@meson install -C $(BUILD)
+
+deps-%:
+	@tools/deps $*
+
+clean:
+	@rm -rf $(BUILD) build-asan
+
+.PHONY: all demo check lab install clean

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "sluiced/daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "bdev/bdev.h"
+#include "ctl/bdev_rpc.h"
+#include "ctl/config.h"
+#include "ctl/instance.h"
+#include "ctl/rpc.h"
+#include "reactor/helper.h"
+#include "sluiced/options.h"
+#include "sluiced/vbd_rpc.h"
+#include "xen/backend.h"
+#include "xen/host.h"
+
+enum {
+	HELPER_THREADS = 2,
+	REACTORS_MAX = 64,
+};
+/* A device that does not answer must not keep the daemon from ending. */
+#define DRAIN_NS (30 * NSEC_PER_SEC)
+
+struct daemon {
+	struct options opts;
+	int lock_fd;
+	struct helper_pool *helpers;
+	struct reactor *control;
+	struct reactor *reactors[REACTORS_MAX];
+	unsigned nr_reactors;
+	unsigned nr_running;
+	struct config *config;
+	struct rpc_server *rpc;
+	struct vbd_rpc vbd_rpc;
+	struct xen_backend *xen;
+	struct reactor_fd signals;
+	struct reactor_timer drain_timer;
+	bool draining;
+};
+
+/* The end */
+
+static void drained(void *arg)
+{
+	struct daemon *d = arg;
+
+	reactor_timer_stop(d->control, &d->drain_timer);
+	reactor_stop(d->control);
+}
+
+static void drain_too_long(struct reactor_timer *t)
+{
+	/*
+	 * What is in flight cannot be waited for and must not be forgotten: without the clean mark
+	 * no successor will take those guests for idle. Nothing can be freed under a device at
+	 * work.
+	 */
+	log_error("requests are still in flight after 30 s: ending without their clean mark");
+	_exit(EXIT_FAILURE);
+}
+
+static void signal_ready(struct reactor_fd *f, uint32_t events)
+{
+	struct daemon *d = container_of(f, struct daemon, signals);
+	struct signalfd_siginfo info;
+
+	if (read(f->fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (d->draining)
+		return;
+	d->draining = true;
+	log_info("%s: draining", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+	d->drain_timer.fire = drain_too_long;
+	reactor_timer_start(d->control, &d->drain_timer, DRAIN_NS);
+	xen_backend_drain(d->xen, drained, d);
+}
+
+/* The beginning, step by step; stop_all() undoes what was done */
+
+/* Before there are threads: each inherits the mask, so that only the descriptor gets the signals.
+ */
+static int block_signals(struct daemon *d, struct err *err)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	d->signals.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	d->signals.ready = signal_ready;
+	return d->signals.fd < 0
+		       ? err_set(err, -errno, "cannot listen to signals: %s", strerror(errno))
+		       : 0;
+}
+
+static int create_reactors(struct daemon *d, struct err *err)
+{
+	int rc;
+
+	rc = helper_pool_create(HELPER_THREADS, &d->helpers);
+	if (!rc)
+		rc = reactor_create("sluiced", -1, d->helpers, &d->control);
+	for (int cpu = 0; !rc && cpu < REACTORS_MAX; cpu++) {
+		char name[16];
+
+		if (!(d->opts.cpumask >> cpu & 1))
+			continue;
+		snprintf(name, sizeof(name), "reactor%d", cpu);
+		rc = reactor_create(name, cpu, d->helpers, &d->reactors[d->nr_reactors]);
+		d->nr_reactors += !rc;
+	}
+	return rc ? err_set(err, rc, "cannot make threads: %s", strerror(-rc)) : 0;
+}
+
+static int start_reactors(struct daemon *d, struct err *err)
+{
+	for (; d->nr_running < d->nr_reactors; d->nr_running++) {
+		struct reactor *r = d->reactors[d->nr_running];
+		int rc = reactor_start(r);
+
+		if (rc)
+			return err_set(err, rc,
+				       "cannot run a reactor on core %d: %s (see --cpumask)",
+				       reactor_cpu(r), strerror(-rc));
+	}
+	return 0;
+}
+
+static int start_rpc(struct daemon *d, struct err *err)
+{
+	struct rpc_opts opts = {.socket = d->opts.socket};
+	int rc;
+
+	rc = rpc_server_create(d->control, &opts, &d->rpc, err);
+	if (rc)
+		return rc;
+	d->vbd_rpc = (struct vbd_rpc){
+		.be = d->xen,
+		.control = d->control,
+		.reactors = d->reactors,
+		.nr_reactors = d->nr_reactors,
+	};
+	rc = bdev_rpc_register(d->rpc, d->config);
+	if (!rc)
+		rc = vbd_rpc_register(d->rpc, &d->vbd_rpc);
+	return rc ? err_set(err, rc, "cannot register methods: %s", strerror(-rc)) : 0;
+}
+
+static int start_all(struct daemon *d, const char *root, struct err *err)
+{
+	struct xen_backend_opts xen_opts;
+	int rc;
+
+	/* What the host lacks is said before anything is touched. */
+	rc = xen_host_check(root, err);
+	if (rc)
+		return rc;
+	rc = instance_lock(d->opts.lock, d->opts.name, &d->lock_fd, err);
+	if (rc)
+		return rc;
+	rc = block_signals(d, err);
+	if (rc)
+		return rc;
+	rc = create_reactors(d, err);
+	if (rc)
+		return rc;
+	rc = reactor_fd_add(d->control, &d->signals, EPOLLIN);
+	if (rc)
+		return err_set(err, rc, "cannot listen to signals: %s", strerror(-rc));
+	xen_opts = (struct xen_backend_opts){
+		.instance = d->opts.name,
+		.kinds = d->opts.kinds,
+		.control = d->control,
+		.reactors = d->reactors,
+		.nr_reactors = d->nr_reactors,
+		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
+		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
+		.root = root,
+	};
+	rc = xen_backend_create(&xen_opts, &d->xen, err);
+	if (rc)
+		return rc;
+	rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
+	if (!rc)
+		rc = config_load(d->config, bdev_rpc_create, err);
+	if (rc)
+		return rc;
+	rc = start_reactors(d, err);
+	if (rc)
+		return rc;
+	/* Its bdevs are there: guests of a predecessor can be adopted, then clients be served. */
+	rc = xen_backend_start(d->xen, err);
+	return rc ? rc : start_rpc(d, err);
+}
+
+static void stop_all(struct daemon *d)
+{
+	for (unsigned i = 0; i < d->nr_running; i++)
+		reactor_stop(d->reactors[i]);
+	for (unsigned i = 0; i < d->nr_running; i++)
+		reactor_join(d->reactors[i]);
+	if (d->rpc)
+		rpc_server_destroy(d->rpc);
+	if (d->xen)
+		xen_backend_destroy(d->xen);
+	if (d->config)
+		config_destroy(d->config);
+	bdev_delete_all();
+	for (unsigned i = 0; i < d->nr_reactors; i++)
+		reactor_destroy(d->reactors[i]);
+	if (d->signals.fd >= 0)
+		close(d->signals.fd);
+	if (d->helpers)
+		helper_pool_destroy(d->helpers);
+	if (d->control)
+		reactor_destroy(d->control);
+	if (d->lock_fd >= 0)
+		close(d->lock_fd);
+}
+
+int daemon_main(int argc, char **argv, const char *root)
+{
+	struct daemon d = {.lock_fd = -1, .signals.fd = -1};
+	struct err err;
+
+	if (options_parse(argc, argv, &d.opts, &err)) {
+		fprintf(stderr, "sluiced: %s\n", err.text);
+		return 2;
+	}
+	if (d.opts.help || d.opts.version) {
+		if (d.opts.help)
+			fputs(options_usage, stdout);
+		else
+			puts("sluiced " SLUICE_VERSION);
+		return EXIT_SUCCESS;
+	}
+	log_set_level(d.opts.log_level);
+	if (start_all(&d, root, &err)) {
+		log_error("%s", err.text);
+		stop_all(&d);
+		return EXIT_FAILURE;
+	}
+	log_info("sluiced " SLUICE_VERSION " serves as instance %s with %u reactor%s", d.opts.name,
+		 d.nr_reactors, d.nr_reactors == 1 ? "" : "s");
+	reactor_run(d.control);
+	stop_all(&d);
+	log_info("ended");
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "sluiced/daemon.h"
+
+int main(int argc, char **argv)
+{
+	return daemon_main(argc, argv, "");
+}

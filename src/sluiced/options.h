@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The command line of sluiced(8). */
+#ifndef SLUICE_SLUICED_OPTIONS_H
+#define SLUICE_SLUICED_OPTIONS_H
+
+#include <limits.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/log.h"
+
+enum { OPTIONS_KINDS_MAX = 3 };
+
+struct options {
+	const char *name;
+	char socket[PATH_MAX];
+	char lock[PATH_MAX];
+	char state[PATH_MAX];
+	uint64_t cpumask;
+	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end */
+	uint32_t bounce_mib;                      /* of each reactor */
+	uint32_t poll_us;                         /* longest spin of an idle queue */
+	enum log_level log_level;
+	bool help;
+	bool version;
+};
+
+extern const char options_usage[];
+
+/* Fills @o from @argv and defaults. Returns 0, or -EINVAL with the line in @err. */
+int options_parse(int argc, char **argv, struct options *o, struct err *err);
+
+#endif

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "sluiced/vbd_rpc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "xen/vdev.h"
+
+/* A guest that has the disk mounted keeps it; whoever waits is told after so long. */
+#define DETACH_WAIT_NS (30 * NSEC_PER_SEC)
+
+static const struct params_field no_params[1];
+
+static void get_domain(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain;
+	} args;
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+	};
+	struct vbd_rpc *ctx = arg;
+	uint32_t domid;
+	char name[64];
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, fields, 1, &args))
+		return;
+	rc = xen_backend_find_domain(ctx->be, args.domain, &domid, name, &err);
+	if (rc) {
+		rpc_fail(req, rc, "%s", err.text);
+		return;
+	}
+	rpc_reply(req,
+		  json_pack("{s:i,s:o,s:s}", "domid", (int)domid, "name", rpc_text(name),
+			    "toolstack", xen_backend_libxl_has(ctx->be, domid) ? "xl" : "none"));
+}
+
+/* The domain and the disk that a request names; false: the request has been answered. */
+static bool find_disk(struct vbd_rpc *ctx, struct rpc_request *req, const char *domain,
+		      const char *vdev, uint32_t *domid, uint32_t *devid)
+{
+	char name[64];
+	struct err err;
+	int rc;
+
+	rc = xen_backend_find_domain(ctx->be, domain, domid, name, &err);
+	if (rc) {
+		rpc_fail(req, rc, "%s", err.text);
+		return false;
+	}
+	if (!vdev_parse(vdev, devid)) {
+		rpc_fail(req, -EINVAL, "no virtual disk is named '%s': use names like xvda", vdev);
+		return false;
+	}
+	return true;
+}
+
+static void attach(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain, *vdev, *bdev;
+		bool readonly, shared;
+	} args = {0};
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, bdev, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, readonly, PARAMS_BOOL),
+		PARAMS_OPTIONAL(struct args, shared, PARAMS_BOOL),
+	};
+	struct vbd_rpc *ctx = arg;
+	uint32_t domid, devid;
+	const char *kind;
+	char vdev[32];
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, fields, 5, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+		return;
+	rc = xen_backend_attach(ctx->be, domid, devid, args.bdev, args.readonly, args.shared, &kind,
+				&err);
+	if (rc) {
+		rpc_fail(req, rc, "%s", err.text);
+		return;
+	}
+	vdev_format(devid, vdev, sizeof(vdev));
+	rpc_reply(req, json_pack("{s:i,s:I,s:s,s:s}", "domid", (int)domid, "devid",
+				 (json_int_t)devid, "vdev", vdev, "backend", kind));
+}
+
+/* A request to detach that waits for the guest, but not for ever. */
+struct waiting {
+	struct vbd_rpc *ctx;
+	struct rpc_request *req;
+	struct reactor_timer timer;
+	uint32_t domid, devid;
+};
+
+static void detach_done(void *arg, const char *error)
+{
+	struct waiting *w = arg;
+
+	reactor_timer_stop(w->ctx->control, &w->timer);
+	if (error)
+		rpc_fail(w->req, -EIO, "%s", error);
+	else
+		rpc_reply(w->req, json_true());
+	free(w);
+}
+
+static void detach_too_long(struct reactor_timer *t)
+{
+	struct waiting *w = container_of(t, struct waiting, timer);
+
+	xen_backend_forget_detach(w->ctx->be, w->domid, w->devid);
+	rpc_fail(w->req, -ETIMEDOUT,
+		 "the guest still uses the disk: unmount it there and it goes by itself, or detach "
+		 "with "
+		 "--force");
+	free(w);
+}
+
+static void detach(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain, *vdev;
+		bool force;
+	} args = {0};
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, force, PARAMS_BOOL),
+	};
+	struct vbd_rpc *ctx = arg;
+	struct waiting *w;
+	struct err err;
+	int rc;
+
+	w = calloc(1, sizeof(*w));
+	if (!w) {
+		rpc_fail(req, -ENOMEM, "no memory");
+		return;
+	}
+	if (!rpc_decode(req, params, fields, 3, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &w->domid, &w->devid)) {
+		free(w);
+		return;
+	}
+	w->ctx = ctx;
+	w->req = req;
+	w->timer.fire = detach_too_long;
+	reactor_timer_start(ctx->control, &w->timer, DETACH_WAIT_NS);
+	rc = xen_backend_detach(ctx->be, w->domid, w->devid, args.force, detach_done, w, &err);
+	if (rc) {
+		reactor_timer_stop(ctx->control, &w->timer);
+		rpc_fail(req, rc, "%s", err.text);
+		free(w);
+	}
+}
+
+static void get_vbds(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct vbd_rpc *ctx = arg;
+
+	if (rpc_decode(req, params, no_params, 0, NULL))
+		rpc_reply(req, xen_backend_list(ctx->be));
+}
+
+static void iostat_done(void *arg, json_t *stats)
+{
+	rpc_reply(arg, stats);
+}
+
+static void get_iostat(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct vbd_rpc *ctx = arg;
+
+	if (rpc_decode(req, params, no_params, 0, NULL))
+		xen_backend_stats(ctx->be, iostat_done, req);
+}
+
+static void get_reactors(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct vbd_rpc *ctx = arg;
+	json_t *list;
+
+	if (!rpc_decode(req, params, no_params, 0, NULL))
+		return;
+	list = json_array();
+	for (unsigned i = 0; i < ctx->nr_reactors; i++) {
+		struct reactor_stats st;
+
+		reactor_get_stats(ctx->reactors[i], &st);
+		json_array_append_new(
+			list, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:i}", "name",
+					reactor_name(ctx->reactors[i]), "lcore",
+					reactor_cpu(ctx->reactors[i]), "passes",
+					(json_int_t)st.passes, "busy_passes", (json_int_t)st.worked,
+					"sleeps", (json_int_t)st.sleeps, "messages",
+					(json_int_t)st.msgs, "busy_pollers", (int)st.pollers));
+	}
+	rpc_reply(req, json_pack("{s:o}", "reactors", list));
+}
+
+int vbd_rpc_register(struct rpc_server *s, struct vbd_rpc *ctx)
+{
+	static const struct rpc_method methods[] = {
+		{"xen_get_domain", get_domain}, {"vbd_attach", attach},
+		{"vbd_detach", detach},         {"vbd_get_vbds", get_vbds},
+		{"vbd_get_iostat", get_iostat}, {"framework_get_reactors", get_reactors},
+	};
+	int rc = 0;
+
+	for (unsigned i = 0; !rc && i < sizeof(methods) / sizeof(methods[0]); i++)
+		rc = rpc_register(s, &methods[i], ctx);
+	return rc;
+}

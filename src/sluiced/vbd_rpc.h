@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The methods about Xen's disks and the daemon's reactors:
+ *
+ *   xen_get_domain {domain}                                      -> {domid, name, toolstack}
+ *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false} -> {domid, devid, vdev, backend}
+ *   vbd_detach {domain, vdev, force=false}                       -> true, once the disk is gone
+ *   vbd_get_vbds                                                 -> array
+ *   vbd_get_iostat                                               -> array
+ *   framework_get_reactors                                       -> {reactors: array}
+ */
+#ifndef SLUICE_SLUICED_VBD_RPC_H
+#define SLUICE_SLUICED_VBD_RPC_H
+
+#include "ctl/rpc.h"
+#include "xen/backend.h"
+
+struct vbd_rpc {
+	struct xen_backend *be;
+	struct reactor *control;
+	struct reactor **reactors;
+	unsigned nr_reactors;
+};
+
+/* Registers the methods; @ctx must outlive the server. Returns 0 or a negative errno. */
+int vbd_rpc_register(struct rpc_server *s, struct vbd_rpc *ctx);
+
+#endif
