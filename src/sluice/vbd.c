@@ -20,7 +20,7 @@
 
 struct domain {
 	json_int_t id;
-	char name[256];
+	char name[256]; /* harmless */
 	char id_text[24];
 	char *xl; /* to be used for it; NULL: not */
 };
@@ -42,6 +42,7 @@ static int find_domain(struct client *c, const char *domain, const char *toolsta
 {
 	json_t *result;
 	struct err err;
+	char *name;
 	bool xl;
 
 	if (strcmp(toolstack, "auto") && strcmp(toolstack, "xl") && strcmp(toolstack, "none"))
@@ -50,7 +51,9 @@ static int find_domain(struct client *c, const char *domain, const char *toolsta
 			&result, &err))
 		return client_fail(c, "%s", err.text);
 	d->id = client_number(result, "domid");
-	snprintf(d->name, sizeof(d->name), "%s", client_text(result, "name"));
+	name = text_clean(client_text(result, "name"), false);
+	snprintf(d->name, sizeof(d->name), "%s", name);
+	free(name);
 	snprintf(d->id_text, sizeof(d->id_text), "%" JSON_INTEGER_FORMAT, d->id);
 	/* Dom0 is not xl's, although it runs there. */
 	xl = !strcmp(toolstack, "xl") || (!strcmp(toolstack, "auto") && d->id &&
@@ -209,16 +212,6 @@ static int attach_by_daemon(struct client *c, const struct domain *d, const char
 	return 0;
 }
 
-/* A line about what was done; the domain's name is the guest's choice, so it goes out harmless. */
-static void report(struct client *c, const char *what, const char *preposition,
-		   const struct domain *d, const char *vdev)
-{
-	char *name = text_clean(d->name, false);
-
-	fprintf(c->out, "%s %s %s (domain %s) as %s\n", what, preposition, name, d->id_text, vdev);
-	free(name);
-}
-
 int vbd_command_attach(struct client *c, int argc, char **argv)
 {
 	const char *words[3], *toolstack = "auto";
@@ -229,7 +222,6 @@ int vbd_command_attach(struct client *c, int argc, char **argv)
 		{"toolstack", NULL, &toolstack},
 	};
 	struct domain d;
-	char what[128];
 	int rc;
 
 	rc = client_parse(c, argc, argv, options, 3, words, 3, 3);
@@ -241,10 +233,9 @@ int vbd_command_attach(struct client *c, int argc, char **argv)
 		return rc;
 	rc = d.xl ? attach_by_xl(c, &d, words[1], words[2], readonly, shared)
 		  : attach_by_daemon(c, &d, words[1], words[2], readonly, shared);
-	if (!rc && !c->json) {
-		snprintf(what, sizeof(what), "bdev %s attached", words[2]);
-		report(c, what, "to", &d, words[1]);
-	}
+	if (!rc && !c->json)
+		fprintf(c->out, "bdev %s attached to %s (domain %s) as %s\n", words[2], d.name,
+			d.id_text, words[1]);
 	free(d.xl);
 	return rc;
 }
@@ -304,7 +295,7 @@ int vbd_command_detach(struct client *c, int argc, char **argv)
 	if (!rc && c->json)
 		fputs("true\n", c->out);
 	else if (!rc)
-		report(c, "detached", "from", &d, words[1]);
+		fprintf(c->out, "%s detached from %s (domain %s)\n", words[1], d.name, d.id_text);
 	free(d.xl);
 	return rc;
 }
