@@ -62,7 +62,7 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct args {
 		const char *domain, *vdev, *bdev;
-		bool readonly, shared;
+		bool readonly, shared, dry_run;
 	} args = {0};
 	static const struct params_field fields[] = {
 		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
@@ -70,26 +70,30 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 		PARAMS_REQUIRED(struct args, bdev, PARAMS_STRING),
 		PARAMS_OPTIONAL(struct args, readonly, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, shared, PARAMS_BOOL),
+		PARAMS_OPTIONAL(struct args, dry_run, PARAMS_BOOL),
 	};
 	struct vbd_rpc *ctx = arg;
-	uint32_t domid, devid;
-	const char *kind;
+	struct xen_attach want;
+	const char *kind = NULL;
 	char vdev[32];
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, fields, 5, &args) ||
-	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+	if (!rpc_decode(req, params, fields, 6, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &want.domid, &want.devid))
 		return;
-	rc = xen_backend_attach(ctx->be, domid, devid, args.bdev, args.readonly, args.shared, &kind,
-				&err);
+	want.bdev = args.bdev;
+	want.readonly = args.readonly;
+	want.shared = args.shared;
+	rc = args.dry_run ? xen_backend_check_attach(ctx->be, &want, &err)
+			  : xen_backend_attach(ctx->be, &want, &kind, &err);
 	if (rc) {
 		rpc_fail(req, rc, "%s", err.text);
 		return;
 	}
-	vdev_format(devid, vdev, sizeof(vdev));
-	rpc_reply(req, json_pack("{s:i,s:I,s:s,s:s}", "domid", (int)domid, "devid",
-				 (json_int_t)devid, "vdev", vdev, "backend", kind));
+	vdev_format(want.devid, vdev, sizeof(vdev));
+	rpc_reply(req, json_pack("{s:i,s:I,s:s,s:s?}", "domid", (int)want.domid, "devid",
+				 (json_int_t)want.devid, "vdev", vdev, "backend", kind));
 }
 
 /* A request to detach that waits for the guest, but not for ever. */

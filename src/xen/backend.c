@@ -475,43 +475,73 @@ static int write_device(struct store *s, void *arg)
 	return store_write(s, a->front, "state", "%d", XENBUS_INITIALISING);
 }
 
-int xen_backend_attach(struct xen_backend *be, uint32_t domid, uint32_t devid, const char *bdev,
-		       bool readonly, bool shared, const char **kind, struct err *err)
+static void name_paths(struct attach *a)
 {
-	struct bdev *b = bdev_find(bdev);
+	snprintf(a->front, sizeof(a->front), "/local/domain/%u/device/vbd/%u", a->domid, a->devid);
+	snprintf(a->back, sizeof(a->back), "/local/domain/%u/backend/%s/%u/%u", a->be->self,
+		 a->kind, a->domid, a->devid);
+}
+
+static int refuse_taken(const struct attach *a, struct err *err)
+{
+	char vdev[32];
+
+	vdev_format(a->devid, vdev, sizeof(vdev));
+	return err_set(err, -EEXIST, "domain %u has a disk %s already: choose another name",
+		       a->domid, vdev);
+}
+
+int xen_backend_check_attach(struct xen_backend *be, const struct xen_attach *want, struct err *err)
+{
 	struct attach a = {
 		.be = be,
 		.kind = be->opts.kinds[0],
-		.bdev = bdev,
-		.domid = domid,
-		.devid = devid,
-		.readonly = readonly,
-		.shared = shared,
+		.domid = want->domid,
+		.devid = want->devid,
 	};
-	char vdev[32];
+	struct bdev *b;
 	int rc;
 
-	vdev_format(devid, vdev, sizeof(vdev));
+	b = vbd_find_bdev(want->bdev, err);
 	if (!b)
-		return err_set(err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
-			       bdev);
+		return -ENOENT;
 	/* Would it be ours if we asked? Nothing comes between: this thread alone claims. */
-	rc = bdev_claim(b, !readonly, shared, err);
+	rc = bdev_claim(b, !want->readonly, want->shared, err);
 	if (rc)
 		return rc;
 	bdev_release(b);
-	snprintf(a.front, sizeof(a.front), "/local/domain/%u/device/vbd/%u", domid, devid);
-	snprintf(a.back, sizeof(a.back), "/local/domain/%u/backend/%s/%u/%u", be->self, a.kind,
-		 domid, devid);
+	name_paths(&a);
+	return store_exists(&be->store, a.front) || store_exists(&be->store, a.back)
+		       ? refuse_taken(&a, err)
+		       : 0;
+}
+
+int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, const char **kind,
+		       struct err *err)
+{
+	struct attach a = {
+		.be = be,
+		.kind = be->opts.kinds[0],
+		.bdev = want->bdev,
+		.domid = want->domid,
+		.devid = want->devid,
+		.readonly = want->readonly,
+		.shared = want->shared,
+	};
+	int rc;
+
+	rc = xen_backend_check_attach(be, want, err);
+	if (rc)
+		return rc;
+	name_paths(&a);
 	rc = store_transact(&be->store, write_device, &a);
 	if (rc == -EEXIST)
-		return err_set(err, rc, "domain %u has a disk %s already: choose another name",
-			       domid, vdev);
+		return refuse_taken(&a, err);
 	if (rc)
-		return err_set(err, rc, "cannot write disk %s of domain %u to xenstore: %s", vdev,
-			       domid, strerror(-rc));
+		return err_set(err, rc, "cannot write a disk of domain %u to xenstore: %s", a.domid,
+			       strerror(-rc));
 	*kind = a.kind;
-	meet_device(be, a.kind, domid, devid);
+	meet_device(be, a.kind, a.domid, a.devid);
 	evaluate_dirty(be);
 	return 0;
 }

@@ -52,12 +52,23 @@ int xen_backend_find_domain(struct xen_backend *be, const char *domain, uint32_t
 /* Whether xl's libxl knows the domain, so that disks have to be attached through it. */
 bool xen_backend_libxl_has(struct xen_backend *be, uint32_t domid);
 
+struct xen_attach {
+	uint32_t domid;
+	uint32_t devid;
+	const char *bdev;
+	bool readonly;
+	bool shared;
+};
+
+/* Whether the disk could be attached now: 0, or a negative errno with the remedy. */
+int xen_backend_check_attach(struct xen_backend *be, const struct xen_attach *want,
+			     struct err *err);
 /*
  * Makes a disk in xenstore, where no toolstack does. Returns 0 or a negative errno; then nothing
  * was made. *@kind: the backend's kind it got.
  */
-int xen_backend_attach(struct xen_backend *be, uint32_t domid, uint32_t devid, const char *bdev,
-		       bool readonly, bool shared, const char **kind, struct err *err);
+int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, const char **kind,
+		       struct err *err);
 /*
  * Asks the guest to let go of the disk, or (@force) takes it away, and calls @gone when it is, with
  * NULL or an error. Returns 0, or a negative errno: then @gone is not called.

@@ -163,6 +163,22 @@ static void fail(struct vbd *v, const char *fmt, ...)
 
 /* What to serve */
 
+struct bdev *vbd_find_bdev(const char *name, struct err *err)
+{
+	struct bdev *b = bdev_find(name);
+
+	if (!b) {
+		err_set(err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'", name);
+	} else if (b->limits.block_size != BLKIF_SECTOR_SIZE) {
+		err_set(err, -EINVAL,
+			"bdev %s has blocks of %u bytes, and guests need 512: use a device or file "
+			"with 512-byte blocks",
+			name, b->limits.block_size);
+		b = NULL;
+	}
+	return b;
+}
+
 /* Follows the toolstack's keys to a claimed bdev; says in xenstore how that went. */
 static void find_bdev(struct vbd *v)
 {
@@ -184,20 +200,9 @@ static void find_bdev(struct vbd *v)
 			v->target);
 		goto refuse;
 	}
-	v->bdev = bdev_find(v->bdev_name);
-	if (!v->bdev) {
-		err_set(&err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
-			v->bdev_name);
+	v->bdev = vbd_find_bdev(v->bdev_name, &err);
+	if (!v->bdev)
 		goto refuse;
-	}
-	if (v->bdev->limits.block_size != BLKIF_SECTOR_SIZE) {
-		err_set(&err, -EINVAL,
-			"bdev %s has blocks of %u bytes, and guests need 512: use a device or file "
-			"with 512-byte blocks",
-			v->bdev_name, v->bdev->limits.block_size);
-		v->bdev = NULL;
-		goto refuse;
-	}
 	rc = bdev_claim(v->bdev, !v->readonly, v->shared, &err);
 	if (rc) {
 		v->bdev = NULL;

@@ -79,6 +79,9 @@ void vbd_evaluate(struct vbd *v);
  */
 bool vbd_drain(struct vbd *v);
 
+/* The bdev of that name, if a guest can be given it; else NULL with the reason. */
+struct bdev *vbd_find_bdev(const char *name, struct err *err);
+
 /*
  * Parses a target "BDEV[@INSTANCE][,shared]". @bdev and @instance have room for 64 bytes; the
  * instance is "" if none is named. False if it is malformed.
