@@ -363,7 +363,7 @@ static void closed_ends_can_be_bound_again(void **state)
 static void mappings_alias_the_guests_pages(void **state)
 {
 	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
-	char *a = double_page_alloc(GUEST), *b = double_page_alloc(GUEST);
+	char *a = double_pages_alloc(GUEST, 1), *b = double_pages_alloc(GUEST, 1);
 	uint32_t ref_a = double_grant(GUEST, a, 0, false);
 	uint32_t ref_b = double_grant(GUEST, b, 0, false);
 	uint32_t backwards[2] = {ref_b, ref_a};
@@ -401,7 +401,7 @@ static void mappings_alias_the_guests_pages(void **state)
 static void mappings_are_limited(void **state)
 {
 	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
-	uint32_t ref = double_grant(GUEST, double_page_alloc(GUEST), 0, true);
+	uint32_t ref = double_grant(GUEST, double_pages_alloc(GUEST, 1), 0, true);
 	void *map;
 
 	assert_null(xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ | PROT_WRITE));
@@ -440,7 +440,7 @@ static xengnttab_grant_copy_segment_t copy_to(uint32_t domid, uint32_t ref, uint
 static void copies_have_a_status_each(void **state)
 {
 	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
-	char *page = double_page_alloc(GUEST), *read_only = double_page_alloc(GUEST);
+	char *page = double_pages_alloc(GUEST, 1), *read_only = double_pages_alloc(GUEST, 1);
 	uint32_t ref = double_grant(GUEST, page, 0, false);
 	uint32_t ro_ref = double_grant(GUEST, read_only, 0, true);
 	uint32_t others_ref = double_grant(GUEST, page, OTHER_GUEST, false);
@@ -486,7 +486,7 @@ static void leaks_are_told(void **state)
 	struct xs_handle *xs = xs_open(0);
 	xenevtchn_handle *xce = xenevtchn_open(NULL, 0);
 	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
-	uint32_t ref = double_grant(GUEST, double_page_alloc(GUEST), 0, false);
+	uint32_t ref = double_grant(GUEST, double_pages_alloc(GUEST, 1), 0, false);
 	char buffer[16];
 	xengnttab_grant_copy_segment_t seg = copy_from(GUEST, ref, 4090, 10, buffer);
 	xs_transaction_t t;

@@ -51,9 +51,9 @@ void double_domain_destroy(unsigned domid);
 
 /* Guests' memory and grants */
 
-/* A zeroed page of the guest's; contiguous with others only by chance. */
-void *double_page_alloc(unsigned domid);
-void double_page_free(unsigned domid, void *page);
+/* Zeroed pages of the guest's, @nr that follow each other. */
+void *double_pages_alloc(unsigned domid, unsigned nr);
+void double_pages_free(unsigned domid, void *pages, unsigned nr);
 /* Grants @page to domain @to; returns the reference, never below 8. */
 uint32_t double_grant(unsigned domid, void *page, unsigned to, bool readonly);
 /* Ends the grant. -EBUSY while it is mapped, and then it stays. */

@@ -303,25 +303,23 @@ int xengnttab_grant_copy(xengnttab_handle *xgt, uint32_t count,
 
 /* The guests' side */
 
-void *double_page_alloc(unsigned domid)
+void *double_pages_alloc(unsigned domid, unsigned nr)
 {
 	struct double_domain *d = double_get_domain(domid);
-	char *page = NULL;
+	unsigned found = 0, at = 0;
 
 	pthread_mutex_lock(&double_gnttab_lock);
-	for (unsigned i = 0; i < DOUBLE_DOMAIN_PAGES && !page; i++) {
-		unsigned n = d->next_page++ % DOUBLE_DOMAIN_PAGES;
-
-		if (!d->page_used[n]) {
-			d->page_used[n] = true;
-			page = d->guest + (size_t)n * DOUBLE_PAGE_SIZE;
-		}
+	for (unsigned i = 0; i < DOUBLE_DOMAIN_PAGES && found < nr; i++) {
+		at = d->next_page++ % DOUBLE_DOMAIN_PAGES;
+		found = d->page_used[at] ? 0 : at ? found + 1 : 1;
 	}
-	pthread_mutex_unlock(&double_gnttab_lock);
-	if (!page)
+	if (found < nr)
 		double_abort("domain %u is out of memory", domid);
-	memset(page, 0, DOUBLE_PAGE_SIZE);
-	return page;
+	at -= nr - 1;
+	memset(&d->page_used[at], true, nr);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	memset(d->guest + (size_t)at * DOUBLE_PAGE_SIZE, 0, (size_t)nr * DOUBLE_PAGE_SIZE);
+	return d->guest + (size_t)at * DOUBLE_PAGE_SIZE;
 }
 
 static unsigned page_number(const struct double_domain *d, const void *page)
@@ -333,12 +331,13 @@ static unsigned page_number(const struct double_domain *d, const void *page)
 	return (unsigned)n;
 }
 
-void double_page_free(unsigned domid, void *page)
+void double_pages_free(unsigned domid, void *pages, unsigned nr)
 {
 	struct double_domain *d = double_get_domain(domid);
 
 	pthread_mutex_lock(&double_gnttab_lock);
-	d->page_used[page_number(d, page)] = false;
+	for (unsigned i = 0; i < nr; i++)
+		d->page_used[page_number(d, (char *)pages + (size_t)i * DOUBLE_PAGE_SIZE)] = false;
 	pthread_mutex_unlock(&double_gnttab_lock);
 }
 

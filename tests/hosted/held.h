@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * held: a bdev in memory whose completions a test can hold back, fail and count.  Its contents are
+ * the test's to see and to set, and outlive a backend, as a file would.
+ */
+#ifndef SLUICE_TEST_HELD_H
+#define SLUICE_TEST_HELD_H
+
+#include "bdev/bdev.h"
+
+struct held;
+
+/* Creates and registers it, of @size bytes; on the control thread. Aborts if that fails. */
+struct held *held_create(const char *name, uint64_t size);
+/* Its bdev, and its contents: of the size it was created with. */
+struct bdev *held_bdev(struct held *h);
+char *held_data(struct held *h);
+
+/* From now on ios are kept instead of being completed. From any thread, as all that follows. */
+void held_hold(struct held *h);
+/* Completes what is kept, in reverse order if @reverse, and what comes from now on at once. */
+void held_release(struct held *h, bool reverse);
+/* Waits until @n ios are kept; false after 10 s. */
+bool held_wait(struct held *h, unsigned n);
+/* Fails the next @times ios of @op with the negative errno @error. */
+void held_fail(struct held *h, enum bdev_op op, int error, unsigned times);
+/* How many ios of @op have been submitted; the largest number of bytes of one. */
+unsigned held_count(struct held *h, enum bdev_op op);
+uint64_t held_largest(struct held *h);
+
+#endif

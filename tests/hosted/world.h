@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* world: what most hosted tests start from: a host with one bdev, an instance and a guest. */
+#ifndef SLUICE_TEST_WORLD_H
+#define SLUICE_TEST_WORLD_H
+
+/* In the order that cmocka needs. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "double.h"
+#include "guest.h"
+#include "held.h"
+#include "load.h"
+
+enum { WORLD_DISK_BYTES = 8 << 20, WORLD_GUEST = 5, WORLD_OTHER = 6 };
+
+struct world {
+	struct host host;
+	struct held *disk; /* named "disk" */
+	struct instance *daemon;
+	struct guest guest;
+	struct guest other; /* for tests that need two */
+};
+
+extern struct world world;
+
+/* For cmocka: a host and the bdev; and the end of all, which fails if anything was left over. */
+int world_setup(void **state);
+int world_teardown(void **state);
+/* Starts the instance. */
+void world_start(const struct instance_opts *opts);
+/* Starts the instance with its defaults, and a guest with the disk, and connects it. */
+void world_connect(void);
+/* A load over the guest's disk: runs @requests and compares. */
+void world_run_load(const struct load_opts *opts, unsigned requests);
+
+#define world_test(fn) cmocka_unit_test_setup_teardown(fn, world_setup, world_teardown)
+
+#endif
