@@ -66,6 +66,15 @@ static int find_domain(struct client *c, const char *domain, const char *toolsta
 	return CLIENT_GO_ON;
 }
 
+/* Whether @vdev, a name or a device number, means this disk. */
+static bool is_disk(const json_t *vbd, const char *vdev)
+{
+	uint32_t number;
+
+	return !strcmp(client_text(vbd, "vdev"), vdev) ||
+	       (parse_u32(vdev, UINT32_MAX, &number) && client_number(vbd, "devid") == number);
+}
+
 /*
  * The domain's disk @vdev as the daemon lists it. Returns 0 and *@vbd, a new reference or NULL if
  * there is none; or a negative number with the line in @err.
@@ -82,8 +91,7 @@ static int find_vbd(struct client *c, const struct domain *d, const char *vdev, 
 	for (size_t i = 0; i < json_array_size(vbds) && !*vbd; i++) {
 		json_t *entry = json_array_get(vbds, i);
 
-		if (client_number(entry, "domid") == d->id &&
-		    !strcmp(client_text(entry, "vdev"), vdev))
+		if (client_number(entry, "domid") == d->id && is_disk(entry, vdev))
 			*vbd = json_incref(entry);
 	}
 	json_decref(vbds);

@@ -21,8 +21,7 @@ bool xl_vdev_valid(const char *vdev)
 				      "0123456789";
 	size_t len = strlen(vdev);
 
-	return len >= 1 && len <= 15 && strspn(vdev, allowed) == len &&
-	       !(vdev[0] >= '0' && vdev[0] <= '9');
+	return len >= 1 && len <= 15 && strspn(vdev, allowed) == len;
 }
 
 char *xl_disk_spec(const char *vdev, const char *bdev, const char *instance, bool readonly,
