@@ -53,9 +53,9 @@ pass() {
 
 check_health() {
 	check_sluiced
-	if grep -q -E 'Sanitizer|runtime error:' "$logs/sluiced.log" 2>/dev/null; then
-		fail "a sanitizer complained: $(grep -m1 -E 'Sanitizer|runtime error:' \
-			"$logs/sluiced.log")"
+	if grep -q -E 'Sanitizer|runtime error:' "$logs"/sluiced*.log 2>/dev/null; then
+		fail "a sanitizer complained: $(grep -m1 -h -E 'Sanitizer|runtime error:' \
+			"$logs"/sluiced*.log)"
 	fi
 	if dmesg | grep -q -E 'Oops|BUG:|general protection|Call Trace'; then
 		fail "dom0's kernel complained: $(dmesg | grep -m1 -E \
@@ -83,13 +83,16 @@ must() { # COMMAND...
 	"$@" || fail "$* ended with status $?"
 }
 
-# A command that has to be refused: non-zero status, and a single line that says why.
-refused() { # COMMAND...
+# A command that has to be refused: non-zero status, and a single line that says why in these words.
+refused() { # WORDS COMMAND...
+	refused_words=$1
+	shift
 	echo "+ $* (to be refused)"
-	if "$@" >/run/refused 2>&1; then
+	if timeout 30 "$@" >/run/refused 2>&1; then
 		fail "$* was accepted"
 	fi
 	cat /run/refused
+	grep -q "$refused_words" /run/refused || fail "$* was refused with: $(tail -n1 /run/refused)"
 	[ "$(wc -l </run/refused)" = 1 ] || fail "$* was refused in $(wc -l </run/refused)" \
 		"lines instead of one"
 }
@@ -129,55 +132,81 @@ device_digest() { # DEVICE
 
 # ---- sluiced ----
 
-# Starts the daemon under a watcher that keeps its exit status.
-start_sluiced() { # [ARGUMENT...]
-	rm -f /lab/sluiced.status
-	echo "+ sluiced $*"
-	(
-		sluiced "$@" >>"$logs/sluiced.log" 2>&1 &
-		echo $! >/lab/sluiced.pid
-		wait $!
-		echo $? >/lab/sluiced.status
-	) &
-	touch /lab/sluiced.wanted
-	wait_for 20 "sluiced to serve its socket" sluice rpc rpc_get_methods
+# What is known of an instance: its pid, its exit status once it has ended, and whether that was
+# wanted.  NAME defaults to sluice, as it does for sluiced itself.
+instance_file() { # pid|status|wanted [NAME]
+	echo "/lab/sluiced.${2:-sluice}.$1"
 }
 
-# Fails the run if the daemon has ended by itself.
+# Starts the daemon under a watcher that keeps its exit status.  Logs to sluiced.log, or, for another
+# instance than the default one, to sluiced-NAME.log.
+start_sluiced() { # [NAME [ARGUMENT...]]
+	sluiced_name=${1:-sluice}
+	[ $# = 0 ] || shift
+	sluiced_log=$logs/sluiced.log
+	[ "$sluiced_name" = sluice ] || sluiced_log=$logs/sluiced-$sluiced_name.log
+	echo "+ sluiced --name $sluiced_name $*"
+	rm -f "$(instance_file status "$sluiced_name")"
+	(
+		sluiced --name "$sluiced_name" "$@" >>"$sluiced_log" 2>&1 &
+		echo $! >"$(instance_file pid "$sluiced_name")"
+		wait $!
+		echo $? >"$(instance_file status "$sluiced_name")"
+	) &
+	touch "$(instance_file wanted "$sluiced_name")"
+	wait_for 20 "sluiced to serve its socket" sluice --name "$sluiced_name" rpc rpc_get_methods
+}
+
+sluiced_pid() { # [NAME]
+	cat "$(instance_file pid "$@")"
+}
+
+# Fails the run if a daemon has ended by itself.
 check_sluiced() {
-	if [ -e /lab/sluiced.wanted ] && [ -e /lab/sluiced.status ]; then
-		rm /lab/sluiced.wanted
-		fail "sluiced ended by itself with status $(cat /lab/sluiced.status):" \
-			"$(tail -n1 "$logs/sluiced.log")"
-	fi
+	for sluiced_wanted in /lab/sluiced.*.wanted; do
+		sluiced_status=${sluiced_wanted%.wanted}.status
+		if [ -e "$sluiced_wanted" ] && [ -e "$sluiced_status" ]; then
+			rm "$sluiced_wanted"
+			fail "sluiced ended by itself with status $(cat "$sluiced_status"):" \
+				"$(tail -q -n1 "$logs"/sluiced*.log)"
+		fi
+	done
 }
 
 # Ends the daemon in order: it has to drain and leave with status 0.
-stop_sluiced() {
-	check_sluiced
-	rm /lab/sluiced.wanted
-	kill -TERM "$(cat /lab/sluiced.pid)"
-	wait_for 20 "sluiced to end after SIGTERM" test -e /lab/sluiced.status
-	[ "$(cat /lab/sluiced.status)" = 0 ] ||
-		fail "sluiced ended with status $(cat /lab/sluiced.status) after SIGTERM"
+stop_sluiced() { # [NAME]
+	end_sluiced TERM "$@"
+	[ "$(cat "$(instance_file status "$@")")" = 0 ] || fail "sluiced ended with status" \
+		"$(cat "$(instance_file status "$@")") after SIGTERM"
 }
 
 # Ends it without a chance to clean up.
-kill_sluiced() {
+kill_sluiced() { # [NAME]
+	end_sluiced KILL "$@"
+}
+
+end_sluiced() { # SIGNAL [NAME]
+	sluiced_signal=$1
+	shift
 	check_sluiced
-	rm /lab/sluiced.wanted
-	kill -KILL "$(cat /lab/sluiced.pid)"
-	wait_for 5 "sluiced to die of SIGKILL" test -e /lab/sluiced.status
+	rm "$(instance_file wanted "$@")"
+	kill "-$sluiced_signal" "$(sluiced_pid "$@")"
+	wait_for 20 "sluiced to end after SIG$sluiced_signal" test -e "$(instance_file status "$@")"
 }
 
 # The processor time that sluiced has used, all threads, in ticks of 10 ms.
-sluiced_ticks() {
-	sed 's/.*) //' "/proc/$(cat /lab/sluiced.pid)/stat" | awk '{ print $12 + $13 }'
+sluiced_ticks() { # [NAME]
+	sed 's/.*) //' "/proc/$(sluiced_pid "$@")/stat" | awk '{ print $12 + $13 }'
+}
+
+# What sluiced counted for the only disk it serves: a number of an operation.
+disk_count() { # read|write|flush requests|bytes|errors
+	sluice --json stat | tr -d ' \n' | sed -n "s/.*\"$1\":{\([^{]*\).*/{\1/p" | json "$2"
 }
 
 # ---- guests ----
 
-# Creates a guest whose script is the scenario's guest.sh, with ROLE in $role there.
+# Creates a guest, whose script (the scenario's guest.sh) learns its ROLE by `role`.
 create_guest() { # NAME pv|pvh ROLE DISK...
 	guest_name=$1 guest_type=$2 guest_role=$3
 	shift 3
@@ -241,6 +270,11 @@ check_guest() { # NAME
 
 guest_gone() { # NAME
 	! xl domid "$1"
+}
+
+# Whether nothing of a domain is left in xenstore.
+forgotten() { # DOMID
+	! xenstore-ls -f | grep -E "^(/local/domain/0/backend/[a-z]*|/local/domain|/libxl)/$1[ /]"
 }
 
 # Waits until a guest has done its work and is gone.

@@ -37,6 +37,21 @@ for round in 1 2 3 4 5 6 7 8 9 10; do
 done
 story "ten times a second disk was attached, verified under load, and detached, beside a busy first"
 
+# ---- another instance ----
+
+step "a disk of a second sluiced beside the first"
+start_sluiced other
+must sluice --name other bdev create ram fast --size 32M
+must sluice --name other attach guest xvdb fast
+await_result guest 60 busy11
+if sluice list | grep -q xvdb; then
+	fail "the first sluiced lists the second's disk"
+fi
+must sluice --name other detach guest xvdb
+wait_for 15 "the backend of xvdb to be gone" no_backend_of $xvdb
+stop_sluiced other
+story "a second instance served the same guest beside the first, and left"
+
 # ---- dom0's own disk ----
 
 step "attaching a disk to dom0 itself"
@@ -57,31 +72,36 @@ snapshot() {
 }
 
 # A refusal has to leave xenstore as it was.
-refused_cleanly() { # COMMAND...
+refused_cleanly() { # WORDS COMMAND...
 	snapshot >/run/before
 	refused "$@"
 	snapshot >/run/after
+	shift
 	cmp -s /run/before /run/after || fail "$* was refused, but left in xenstore:" \
 		"$(diff /run/before /run/after | grep '^[+-][^+-]' | head -n3 | xargs)"
 }
 
 step "bad input"
-refused_cleanly sluice attach guest xvdc nosuch
-refused_cleanly sluice attach nosuch xvdc extra
-refused_cleanly sluice attach guest xvda extra
-refused_cleanly sluice attach guest nonsense extra
-refused_cleanly sluice attach guest xvdc disk
-refused_cleanly sluice detach guest xvdq
-refused_cleanly sluice detach nosuch xvda
-refused_cleanly sluice bdev delete disk
-refused_cleanly sluice bdev delete nosuch
-refused_cleanly sluice bdev create ram extra --size 32M
-refused_cleanly sluice bdev create uring missing /run/nosuch
+refused_cleanly "no bdev 'nosuch'" sluice attach guest xvdc nosuch
+refused_cleanly "no domain nosuch" sluice attach nosuch xvdc extra
+refused_cleanly "no domain 77" sluice attach 77 xvdc extra
+refused_cleanly "has xvda already" sluice attach guest xvda extra
+refused_cleanly "nonsense" sluice attach guest nonsense extra
+refused_cleanly "in use" sluice attach guest xvdc disk
+refused_cleanly "in use" sluice attach guest xvdc disk --shared
+refused_cleanly "no xvdq" sluice detach guest xvdq
+refused_cleanly "no domain nosuch" sluice detach nosuch xvda
+refused_cleanly "in use" sluice bdev delete disk
+refused_cleanly "no bdev 'nosuch'" sluice bdev delete nosuch
+refused_cleanly "already" sluice bdev create ram extra --size 32M
+refused_cleanly "/run/nosuch does not exist" sluice bdev create uring missing /run/nosuch
+refused_cleanly "in use" sluice bdev create uring busy "$disk"
 head -c 1000 /dev/zero >/run/odd
-refused_cleanly sluice bdev create uring odd /run/odd
-refused_cleanly sluice rpc bdev_get_bdevs '{"name":'
-refused_cleanly sluice rpc no_such_method
-refused_cleanly sluiced
+refused_cleanly "no multiple of 512" sluice bdev create uring odd /run/odd
+refused_cleanly "no JSON" sluice rpc bdev_get_bdevs '{"name":'
+refused_cleanly "no method 'no_such_method'" sluice rpc no_such_method
+refused_cleanly "cannot reach sluiced" sluice --name nosuch list
+refused_cleanly "already running" sluiced
 story "$(grep -c '(to be refused)$' "$logs/dom0.log") bad commands were refused with a line each," \
 	"and xenstore was as before"
 
@@ -107,6 +127,19 @@ load=$(guest_result guest load)
 story "through it all the first disk did $(echo "$load" | json total_requests) requests," \
 	"$(echo "$load" | json checked_sectors) sectors verified, none wrong"
 await_end guest 30
+
+# ---- a guest that goes without a word ----
+
+step "destroying a guest in the midst of its work"
+create_guest victim pv hotplug "$(sluice_disk xvda disk)"
+await_result victim 60 loading
+sleep 1
+victim=$(xl domid victim)
+must xl destroy victim 2>/run/destroy.err
+[ ! -s /run/destroy.err ] || fail "xl destroy complained: $(head -n1 /run/destroy.err)"
+wait_for 15 "all of the guest to be gone from xenstore" forgotten "$victim"
+story "a busy guest was destroyed, and nothing is left of it"
+
 must sluice bdev delete disk
 must sluice bdev delete extra
 stop_sluiced

@@ -6,6 +6,7 @@
 wait_for 20 "/dev/xvda" test -b /dev/xvda
 start_load load --verify --length 32M --block 512-64k --depth 8 --batch 4 --flush 200 --seed 3 \
 	--progress 1 /dev/xvda
+result loading yes
 
 round=0
 while ! asked_to_stop; do

@@ -38,14 +38,14 @@ more_than() { # REQUESTS
 for restart in 1 2; do
 	step "restart $restart of 2 of sluiced under the busy guest"
 	wait_for 10 "the guest to be busy" more_than "$(busy_requests)"
-	old_pid=$(cat /lab/sluiced.pid)
+	old_pid=$(sluiced_pid)
 	stop_sluiced
 	[ "$(xenstore-read "/local/domain/0/backend/vbd/$(xl domid busy)/51712/state")" = 4 ] ||
 		fail "the daemon that ended has not left the guest connected"
 	before=$(busy_requests)
 	sleep 2
 	start_sluiced
-	[ "$(cat /lab/sluiced.pid)" != "$old_pid" ] || fail "sluiced has not been restarted"
+	[ "$(sluiced_pid)" != "$old_pid" ] || fail "sluiced has not been restarted"
 	# What was under way before the stop may still be counted; this is more than that.
 	wait_for 20 "the guest to go on after the restart" more_than $((before + 100))
 	check_guest busy
