@@ -207,7 +207,7 @@ static int check_data(const struct bdev_limits *limits, const struct bdev_io *io
 
 	if (limits->max_io && io->len > limits->max_io)
 		return -EINVAL;
-	if (io->iovcnt < 1 || (limits->max_iov && (unsigned)io->iovcnt > limits->max_iov))
+	if (limits->max_iov && io->iovcnt > (int)limits->max_iov)
 		return -EINVAL;
 	for (int i = 0; i < io->iovcnt; i++) {
 		const struct iovec *iov = &io->iov[i];

@@ -345,6 +345,45 @@ static void test_locks_on_shm(void **state)
 	check_locks(TEST_SHM);
 }
 
+/* As on a file system without locks. */
+static bool forbid_locks(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fcntl, 0, 3),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, F_OFD_SETLK, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOLCK),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = 6, .filter = code};
+
+	return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+	       !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+static int without_locks(const char *path)
+{
+	if (!forbid_locks())
+		return CHILD_CANNOT;
+	if (create("x", path, false, false) != -ENOLCK)
+		return 1;
+	if (!err_has("cannot be locked") || !err_has("give --shared to go without"))
+		return 2;
+	if (create("x", path, false, true))
+		return 3;
+	bdev_delete_all();
+	return 0;
+}
+
+static void test_no_locks(void **state)
+{
+	int rc = run_child(without_locks, test_file(TEST_DISK, MIB));
+
+	SKIP_UNLESS(rc != CHILD_CANNOT, "this kernel has no seccomp filters");
+	assert_int_equal(rc, 0);
+}
+
 /* QEMU's part, as its image locking documents it: n is read 0, write 1, resize 3. */
 
 static bool qemu_lock(int fd, short type, off_t byte)
@@ -440,6 +479,23 @@ static void test_probe(void **state)
 
 /* The page cache, where there is no direct I/O */
 
+static void test_use_page_cache(void **state)
+{
+	struct bdev_file *f;
+	char byte;
+
+	assert_int_equal(create("x", test_file(TEST_DISK, MIB), false, false), 0);
+	f = bdev_file_of(bdev_find("x"));
+	SKIP_UNLESS(f->direct, "this file system has no direct I/O");
+	assert_true(fcntl(f->fd, F_GETFL) & O_DIRECT);
+	assert_int_equal(use_page_cache(f), 0);
+	assert_false(f->direct);
+	assert_false(fcntl(f->fd, F_GETFL) & O_DIRECT);
+	assert_int_equal(pread(f->fd, &byte, 1, 1), 1);
+	/* The lock is still there. */
+	assert_int_equal(create("y", f->filename, false, false), -EBUSY);
+}
+
 static int on_ramfs(const char *path)
 {
 	char file[160];
@@ -464,7 +520,7 @@ static int on_ramfs(const char *path)
 		return 2;
 	b = bdev_find("x");
 	if (bdev_file_of(b)->direct || b->limits.block_size != 512 || b->limits.mem_align != 1 ||
-	    !b->limits.write_cache)
+	    !b->limits.write_cache || b->limits.discard)
 		return 3;
 	rig = rig_start();
 	ch = rig_open(rig, b);
@@ -473,6 +529,14 @@ static int on_ramfs(const char *path)
 	    rig_io(rig, ch, BDEV_FLUSH, 0, NULL, 0) ||
 	    rig_io(rig, ch, BDEV_READ, 512, back + 1, 512) || memcmp(data, back + 1, 512))
 		return 4;
+	/* A discard that was promised and cannot be kept does no harm, and is not tried again. */
+	b->limits.discard = true;
+	for (int i = 0; i < 2; i++)
+		if (rig_io(rig, ch, BDEV_DISCARD, 512, NULL, 512) ||
+		    !bdev_file_of(b)->discard_refused)
+			return 5;
+	if (rig_io(rig, ch, BDEV_READ, 512, back, 512) || memcmp(data, back, 512))
+		return 6;
 	rig_close(rig, ch);
 	rig_stop(rig);
 	bdev_delete_all();
@@ -679,24 +743,16 @@ static void test_partition(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_refused_paths),
-		TEST(test_refused_sizes),
-		TEST(test_long_path),
-		TEST(test_permission),
-		TEST(test_readonly_mount),
-		TEST(test_same_name),
-		TEST(test_engine_missing),
-		TEST(test_locks_on_disk),
-		TEST(test_locks_on_shm),
-		TEST(test_locks_with_qemu),
-		TEST(test_probe),
-		TEST(test_page_cache),
-		TEST(test_device_512),
-		TEST(test_device_4096),
-		TEST(test_device_in_use),
-		TEST(test_device_readonly),
-		TEST(test_device_without_size),
-		TEST(test_partition),
+		TEST(test_refused_paths),       TEST(test_refused_sizes),
+		TEST(test_long_path),           TEST(test_permission),
+		TEST(test_readonly_mount),      TEST(test_same_name),
+		TEST(test_engine_missing),      TEST(test_locks_on_disk),
+		TEST(test_locks_on_shm),        TEST(test_no_locks),
+		TEST(test_locks_with_qemu),     TEST(test_probe),
+		TEST(test_use_page_cache),      TEST(test_page_cache),
+		TEST(test_device_512),          TEST(test_device_4096),
+		TEST(test_device_in_use),       TEST(test_device_readonly),
+		TEST(test_device_without_size), TEST(test_partition),
 	};
 
 	return cmocka_run_group_tests_name("bdev_file", tests, NULL, NULL);

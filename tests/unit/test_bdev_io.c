@@ -398,6 +398,29 @@ static void test_sleep(void **state)
 	free(data);
 }
 
+/* A reactor without helper threads does itself what would be theirs. */
+static void test_no_helpers(void **state)
+{
+	struct bdev *b = create(*state, MIB);
+	struct rig alone = {.helpers = NULL};
+	struct bdev_channel *ch;
+	char *data = test_alloc(8192), *zeros = calloc(1, 8192);
+
+	assert_int_equal(reactor_create("alone", -1, NULL, &alone.reactor), 0);
+	assert_int_equal(reactor_start(alone.reactor), 0);
+	ch = rig_open(&alone, b);
+	test_fill(data, 0, 8192, 1);
+	assert_int_equal(rig_io(&alone, ch, BDEV_WRITE, 0, data, 8192), 0);
+	assert_int_equal(rig_io(&alone, ch, BDEV_DISCARD, 0, NULL, 8192), 0);
+	assert_int_equal(rig_io(&alone, ch, BDEV_READ, 0, data, 8192), 0);
+	assert_memory_equal(data, zeros, 8192);
+	rig_close(&alone, ch);
+	reactor_stop(alone.reactor);
+	reactor_destroy(alone.reactor);
+	free(data);
+	free(zeros);
+}
+
 static void test_limits(void **state)
 {
 	const struct setting *s = *state;
@@ -429,7 +452,8 @@ static void test_limits(void **state)
 #define TESTS(s)                                                                                   \
 	TEST(test_boundaries, s), TEST(test_pieces, s), TEST(test_random, s), TEST(test_crowd, s), \
 		TEST(test_discard, s), TEST(test_readonly, s), TEST(test_file_cut, s),             \
-		TEST(test_channels, s), TEST(test_sleep, s), TEST(test_limits, s)
+		TEST(test_channels, s), TEST(test_sleep, s), TEST(test_no_helpers, s),             \
+		TEST(test_limits, s)
 
 int main(void)
 {
