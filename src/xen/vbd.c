@@ -129,6 +129,28 @@ static void clear_error(struct vbd *v)
 	store_remove(&v->be->store, v->dir, "sluice-error");
 }
 
+/*
+ * Answers the toolstack's script: "ready", or "error" and why. Only what is new is written, since
+ * each write comes back as a watch event.
+ */
+static void set_status(struct vbd *v, const char *status)
+{
+	char text[sizeof(v->status)];
+	int rc;
+
+	if (!strcmp(status, "error"))
+		snprintf(text, sizeof(text), "error: %s", v->error);
+	else
+		snprintf(text, sizeof(text), "%s", status);
+	if (!strcmp(text, v->status))
+		return;
+	strcpy(v->status, text);
+	rc = store_write(&v->be->store, v->dir, key_status, "%s", v->status);
+	if (rc)
+		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot write to xenstore: %s",
+			    v->label, strerror(-rc));
+}
+
 static void write_state(struct vbd *v, uint32_t state)
 {
 	int rc;
@@ -209,11 +231,11 @@ static void find_bdev(struct vbd *v)
 		goto refuse;
 	}
 	clear_error(v);
-	store_write(s, v->dir, key_status, "ready");
+	set_status(v, "ready");
 	return;
 refuse:
 	set_error(v, "%s", err.text);
-	store_write(s, v->dir, key_status, "error: %s", err.text);
+	set_status(v, "error");
 }
 
 static struct blkif_limits limits_of(const struct vbd *v)
@@ -543,7 +565,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 	case 1:
 		if (xen_host_kernel_release(v->be->opts.root, device, &err)) {
 			set_error(v, "%s", err.text);
-			store_write(&v->be->store, v->dir, key_status, "error: %s", err.text);
+			set_status(v, "error");
 			return false;
 		}
 		log_debug("%s: taken from the kernel's backend", v->label);
@@ -653,11 +675,13 @@ void vbd_evaluate(struct vbd *v)
 	struct store *s = &v->be->store;
 	enum xenbus_action action;
 	bool online;
-	uint32_t state;
+	uint32_t state = XENBUS_UNKNOWN;
+	int rc;
 
 	if (v->be->draining || v->phase == VBD_STARTING || v->phase == VBD_STOPPING)
 		return;
-	if (store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state) == -ENOENT || v->force) {
+	rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
+	if (rc == -ENOENT || v->force) {
 		/* Removed under us, or to be: what was taken is answered, then it is forgotten. */
 		if (v->conn) {
 			disconnect(v);
@@ -666,6 +690,10 @@ void vbd_evaluate(struct vbd *v)
 		if (v->force)
 			remove_from_store(v, true);
 		vbd_destroy(v);
+		return;
+	}
+	if (rc) {
+		set_error(v, "our state in xenstore cannot be read: %s", strerror(-rc));
 		return;
 	}
 	if (!v->seen) {

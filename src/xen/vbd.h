@@ -55,6 +55,7 @@ struct vbd {
 	bool shared;
 	struct bdev *bdev; /* claimed, or NULL */
 	char error[384];   /* why it does not work, or "" */
+	char status[400];  /* what the toolstack's script was told last */
 
 	struct connection *conn; /* to the frontend's ring, or NULL */
 	enum vbd_phase phase;    /* of the connection */
