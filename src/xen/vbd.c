@@ -100,6 +100,44 @@ void vbd_destroy(struct vbd *v)
 	free(v);
 }
 
+/* Keys of our directory */
+
+struct key_write {
+	const struct vbd *v;
+	const char *key;
+	const char *value;
+};
+
+static int write_if_there(struct store *s, void *arg)
+{
+	const struct key_write *w = arg;
+	char *state = store_read(s, w->v->dir, "state");
+
+	free(state);
+	if (!state && errno == ENOENT)
+		return -ENOENT;
+	return store_write(s, w->v->dir, w->key, "%s", w->value);
+}
+
+/*
+ * Writes a key, unless the toolstack has removed our directory: a write would bring it back, with
+ * nobody to remove it. Then -ENOENT.
+ */
+static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
+{
+	char value[512];
+	struct key_write w = {.v = v, .key = key, .value = value};
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(value, sizeof(value), fmt, ap);
+	va_end(ap);
+	return store_transact(&v->be->store, write_if_there, &w);
+}
+
 /* What goes wrong with one disk */
 
 static void set_error(struct vbd *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -118,7 +156,7 @@ static void set_error(struct vbd *v, const char *fmt, ...)
 	snprintf(v->error, sizeof(v->error), "%s", text);
 	log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: %s", v->label, v->error);
 	/* Where administrators of Xen look; nothing depends on it. */
-	store_write(&v->be->store, v->dir, "sluice-error", "%s", v->error);
+	write_key(v, "sluice-error", "%s", v->error);
 }
 
 static void clear_error(struct vbd *v)
@@ -145,8 +183,8 @@ static void set_status(struct vbd *v, const char *status)
 	if (!strcmp(text, v->status))
 		return;
 	strcpy(v->status, text);
-	rc = store_write(&v->be->store, v->dir, key_status, "%s", v->status);
-	if (rc)
+	rc = write_key(v, key_status, "%s", v->status);
+	if (rc && rc != -ENOENT)
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot write to xenstore: %s",
 			    v->label, strerror(-rc));
 }
@@ -157,7 +195,9 @@ static void write_state(struct vbd *v, uint32_t state)
 
 	if (v->state == state)
 		return;
-	rc = store_write(&v->be->store, v->dir, "state", "%u", state);
+	rc = write_key(v, "state", "%u", state);
+	if (rc == -ENOENT)
+		return;
 	if (rc) {
 		set_error(v, "cannot write state %s to xenstore: %s", xenbus_state_name(state),
 			  strerror(-rc));
@@ -258,12 +298,31 @@ static struct blkif_limits limits_of(const struct vbd *v)
 
 /* Actions */
 
+/*
+ * Whether our directory is still as we know it, within the transaction that is to write there:
+ * -ENOENT if it was removed, and writing would bring it back; -ECANCELED if the toolstack has asked
+ * us to close, and writing our state would undo that. In both cases a watch event is on its way.
+ */
+static int check_ours(struct store *s, const struct vbd *v)
+{
+	uint32_t state;
+	int rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
+
+	if (rc)
+		return rc == -EINVAL ? 0 : rc;
+	if (state != v->state && (state == XENBUS_CLOSING || state == XENBUS_CLOSED))
+		return -ECANCELED;
+	return 0;
+}
+
 static int write_offer(struct store *s, void *arg)
 {
 	const struct vbd *v = arg;
 	uint16_t segments = v->bdev ? limits_of(v).max_indirect_segments : BLKIF_MAX_SEGMENTS;
-	int rc;
+	int rc = check_ours(s, v);
 
+	if (rc)
+		return rc;
 	/* Not what the kernel's backend may have offered before we took the device from it. */
 	if ((rc = store_write(s, v->dir, "max-ring-page-order", "%d", MAX_RING_PAGE_ORDER)) ||
 	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%d", MAX_QUEUES)) ||
@@ -280,6 +339,8 @@ static void prepare(struct vbd *v)
 {
 	int rc = store_transact(&v->be->store, write_offer, v);
 
+	if (rc == -ENOENT || rc == -ECANCELED)
+		return;
 	if (rc) {
 		set_error(v, "cannot write the offer to xenstore: %s", strerror(-rc));
 		return;
@@ -292,8 +353,10 @@ static void prepare(struct vbd *v)
 static int write_connected(struct store *s, void *arg)
 {
 	const struct vbd *v = arg;
-	int rc;
+	int rc = check_ours(s, v);
 
+	if (rc)
+		return rc;
 	if ((rc = store_write(s, v->dir, "feature-flush-cache", "1")) ||
 	    (rc = store_write(s, v->dir, "feature-barrier", "0")) ||
 	    (rc = store_write(s, v->dir, "feature-discard", "0")) ||
@@ -369,6 +432,10 @@ static void conn_started(void *arg, int rc)
 		goto out;
 	}
 	rc = store_transact(&v->be->store, write_connected, v);
+	if (rc == -ENOENT || rc == -ECANCELED) {
+		v->adopting = false;
+		goto out;
+	}
 	if (rc) {
 		set_error(v, "cannot write to xenstore: %s", strerror(-rc));
 		v->faulty = true;
@@ -401,9 +468,8 @@ static void write_clean_mark(struct vbd *v)
 			    v->label, v->bdev_name);
 		return;
 	}
-	rc = store_write(&v->be->store, v->dir, key_clean, "%lu",
-			 (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
-	if (rc)
+	rc = write_key(v, key_clean, "%lu", (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
+	if (rc && rc != -ENOENT)
 		log_error("%s: cannot leave the clean mark: %s", v->label, strerror(-rc));
 }
 
@@ -429,6 +495,7 @@ static void conn_broken(void *arg)
 {
 	struct vbd *v = arg;
 
+	set_error(v, "the frontend broke its ring: disconnected");
 	v->faulty = true;
 	vbd_evaluate(v);
 }
@@ -667,7 +734,7 @@ static void obey_own_state(struct vbd *v, uint32_t state)
 	take_from_kernel(v, XENBUS_INIT_WAIT);
 	log_warning("%s: somebody wrote %s as our state; it is %s", v->label,
 		    xenbus_state_name(state), xenbus_state_name(v->state));
-	store_write(&v->be->store, v->dir, "state", "%u", v->state);
+	write_key(v, "state", "%u", v->state);
 }
 
 void vbd_evaluate(struct vbd *v)
@@ -714,10 +781,19 @@ void vbd_evaluate(struct vbd *v)
 			return;
 		}
 		v->faulty = false;
-		fail(v, "the frontend broke its ring: disconnected");
+		fail(v, "%s", v->error);
 	}
-	if (store_read_u32(s, v->frontend, "state", XENBUS_STATES - 1, &v->frontend_state))
+	rc = store_read_u32(s, v->frontend, "state", XENBUS_STATES - 1, &v->frontend_state);
+	if (rc == -ENOENT || rc == -EINVAL) {
 		v->frontend_state = XENBUS_UNKNOWN;
+	} else if (rc) {
+		/* No news of the guest's end, only of xenstore's trouble. */
+		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot read %s/state: %s",
+			    v->label, v->frontend, strerror(-rc));
+		v->dirty = true;
+		xen_backend_retry_later(v->be);
+		return;
+	}
 	if (v->adopting) {
 		if (v->frontend_state >= XENBUS_INITIALISED &&
 		    v->frontend_state <= XENBUS_CLOSING) {
