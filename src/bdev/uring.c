@@ -6,13 +6,13 @@
  * the disk works; awake, it sees completions in the ring's memory without a system call.
  *
  * Plain buffers and plain descriptors, by figures (tests/bench/bench_uring_buffers: Linux 6.18, 2
- * cores, direct I/O on ext4 on a virtio disk, medians of 15 runs in turns, thousands of operations
- * a second, plain then registered): 4 KiB reads at depth 1 20.0 and 20.5, at depth 32 59 and 61, 4
- * KiB writes 66 and 66, 128 KiB reads 9.5 and 9.2, each well inside its spread; a registered file
- * changed nothing either.  Registering saves the kernel 1.5 to 5 us of about 10 for 128 KiB, and
- * nothing to speak of for 4 KiB.  For that the buffers would have to be known beforehand and an
- * io's be one piece, where bounce pages are scattered, and on Linux 6.1 pages of gntalloc or gntdev
- * cannot be registered at all.
+ * cores not to ourselves, direct I/O on ext4 on a virtio disk, medians of 15 runs in turns,
+ * thousands of operations a second, plain and then with registered buffers): 4 KiB reads at depth
+ * 1 20.1 and 21.3, at depth 32 59.6 and 59.5, 4 KiB writes 79.2 and 78.5, 128 KiB reads 6.5
+ * and 6.2, all well inside their spread, as with a registered file.  What registering does save is
+ * time in the kernel: 6 of 13 us for 128 KiB, 1 of 4 us for 4 KiB.  For that the buffers would have
+ * to be known beforehand and an io's be one piece, where bounce pages are scattered, and on
+ * Linux 6.1 pages of gntalloc or gntdev cannot be registered at all.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -39,12 +39,12 @@ static struct uring_queue *uring_of(struct bdev_queue *q)
 
 /*
  * Linux finishes an io in the context of the thread that submitted it.  By default it interrupts
- * that thread, on another core by an inter-processor interrupt; COOP_TASKRUN spares that (20.0
- * instead of 16.5 thousand reads a second at depth 1), and TASKRUN_FLAG has the kernel say in the
- * ring's memory that something waits to be finished, which a thread that spins without system calls
- * would otherwise not notice for long.  SINGLE_ISSUER promises that one thread alone submits.
- * DEFER_TASKRUN, which finishes nothing until it is asked to, measured no better.  Kernels
- * before 6.0 and 5.19 know fewer of these.
+ * that thread, on another core by an inter-processor interrupt; COOP_TASKRUN spares that (a tenth
+ * to a third less time in the kernel at depth 1, no difference at depth 32), and TASKRUN_FLAG has
+ * the kernel say in the ring's memory that something waits to be finished, which a thread that
+ * spins without system calls would otherwise not notice for long.  SINGLE_ISSUER promises that one
+ * thread alone submits.  DEFER_TASKRUN, which finishes nothing until it is asked to, measured no
+ * better.  Kernels before 6.0 and 5.19 know fewer of these.
  */
 static const unsigned setups[] = {
 	IORING_SETUP_CQSIZE | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG |
