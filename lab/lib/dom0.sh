@@ -277,6 +277,15 @@ forgotten() { # DOMID
 	! xenstore-ls -f | grep -E "^(/local/domain/0/backend/[a-z]*|/local/domain|/libxl)/$1[ /]"
 }
 
+# Destroys a guest, whatever it is doing: xl must have nothing to complain of, and xenstore nothing
+# to remember.
+destroy_guest() { # NAME
+	guest_domid=$(xl domid "$1")
+	must xl destroy "$1" 2>/run/destroy.err
+	[ ! -s /run/destroy.err ] || fail "xl destroy complained: $(head -n1 /run/destroy.err)"
+	wait_for 15 "all of guest $1 to be gone from xenstore" forgotten "$guest_domid"
+}
+
 # Waits until a guest has done its work and is gone.
 await_end() { # NAME SECONDS
 	await_result "$1" "$2" finished

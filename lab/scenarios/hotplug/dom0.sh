@@ -134,10 +134,7 @@ step "destroying a guest in the midst of its work"
 create_guest victim pv hotplug "$(sluice_disk xvda disk)"
 await_result victim 60 loading
 sleep 1
-victim=$(xl domid victim)
-must xl destroy victim 2>/run/destroy.err
-[ ! -s /run/destroy.err ] || fail "xl destroy complained: $(head -n1 /run/destroy.err)"
-wait_for 15 "all of the guest to be gone from xenstore" forgotten "$victim"
+destroy_guest victim
 story "a busy guest was destroyed, and nothing is left of it"
 
 must sluice bdev delete disk

@@ -68,8 +68,7 @@ wait_for 10 "sluiced to say that it does not adopt" sh -c \
 	"tail -n +$((log_lines + 1)) $logs/sluiced.log | grep -i 'clean mark'"
 story "after kill -9 the new sluiced said: $(tail -n +$((log_lines + 1)) "$logs/sluiced.log" |
 	grep -i -m1 'clean mark')"
-must xl destroy busy
-wait_for 15 "the guest to be gone" guest_gone busy
+destroy_guest busy
 
 step "a new guest after the crash"
 create_guest after pv next "$(sluice_disk xvda disk)"
