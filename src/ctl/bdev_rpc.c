@@ -75,32 +75,27 @@ static int make_ram(const struct spec *spec, struct bdev **out, struct err *err)
 	return rc ? rc : bdev_ram_create(spec->name, size, spec->block_size, out, err);
 }
 
-static int spec_file(const struct spec *spec, struct bdev_file_opts *opts, struct err *err)
+static struct bdev_file_opts spec_file(const struct spec *spec)
 {
-	/* The next daemon may run in another directory. */
-	if (spec->filename[0] != '/')
-		return err_set(err, -EINVAL, "'%s' is no absolute path: let it begin with /",
-			       spec->filename);
-	opts->filename = spec->filename;
-	opts->readonly = spec->readonly;
-	opts->shared = spec->shared;
-	return 0;
+	return (struct bdev_file_opts){
+		.filename = spec->filename,
+		.readonly = spec->readonly,
+		.shared = spec->shared,
+	};
 }
 
 static int make_uring(const struct spec *spec, struct bdev **out, struct err *err)
 {
-	struct bdev_file_opts opts;
-	int rc = spec_file(spec, &opts, err);
+	struct bdev_file_opts opts = spec_file(spec);
 
-	return rc ? rc : bdev_uring_create(spec->name, &opts, out, err);
+	return bdev_uring_create(spec->name, &opts, out, err);
 }
 
 static int make_aio(const struct spec *spec, struct bdev **out, struct err *err)
 {
-	struct bdev_file_opts opts;
-	int rc = spec_file(spec, &opts, err);
+	struct bdev_file_opts opts = spec_file(spec);
 
-	return rc ? rc : bdev_aio_create(spec->name, &opts, out, err);
+	return bdev_aio_create(spec->name, &opts, out, err);
 }
 
 static void handle_create(struct rpc_request *req, const json_t *params, void *arg);

@@ -37,6 +37,7 @@ void harness_init(struct harness *h, const struct rpc_opts *opts)
 void harness_start(struct harness *h)
 {
 	assert_int_equal(reactor_start(h->reactor), 0);
+	h->started = true;
 }
 
 struct call {
@@ -83,19 +84,45 @@ static void destroy_server(void *arg)
 	rpc_server_destroy(h->server);
 }
 
+void harness_end_server(struct harness *h)
+{
+	harness_call(h, destroy_server, h);
+	h->server = NULL;
+	assert_int_equal(access(h->socket, F_OK), -1);
+}
+
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	return remove(path);
 }
 
+void harness_stop(struct harness *h)
+{
+	if (h->stopped)
+		return;
+	if (!h->started)
+		harness_start(h);
+	if (h->server)
+		harness_end_server(h);
+	reactor_stop(h->reactor);
+	reactor_join(h->reactor);
+	h->stopped = true;
+}
+
+void harness_end_helpers(struct harness *h)
+{
+	if (h->helpers)
+		helper_pool_destroy(h->helpers);
+	h->helpers = NULL;
+}
+
 void harness_end(struct harness *h)
 {
-	harness_call(h, destroy_server, h);
-	assert_int_equal(access(h->socket, F_OK), -1);
-	reactor_stop(h->reactor);
+	harness_stop(h);
+	harness_end_helpers(h);
 	reactor_destroy(h->reactor);
-	helper_pool_destroy(h->helpers);
 	assert_int_equal(nftw(h->dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
+	*h = (struct harness){0};
 }
 
 int harness_connect(const struct harness *h)

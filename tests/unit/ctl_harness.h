@@ -7,6 +7,7 @@
 #define SLUICE_TESTS_CTL_HARNESS_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "ctl/rpc.h"
@@ -19,6 +20,8 @@ struct harness {
 	struct helper_pool *helpers;
 	struct reactor *reactor;
 	struct rpc_server *server;
+	bool started;
+	bool stopped;
 };
 
 /* Makes all but starts nothing yet, so that the test can register methods. */
@@ -27,7 +30,13 @@ void harness_init(struct harness *h, const struct rpc_opts *opts);
 void harness_start(struct harness *h);
 /* Runs @fn(@arg) on the reactor's thread and waits for it. */
 void harness_call(struct harness *h, void (*fn)(void *arg), void *arg);
-/* Ends the server and the thread, and checks that this leaves nothing behind. */
+/* Ends the server alone. */
+void harness_end_server(struct harness *h);
+/* Ends the server and the reactor's thread. */
+void harness_stop(struct harness *h);
+/* Waits for the helper threads and ends them. */
+void harness_end_helpers(struct harness *h);
+/* Ends what has not been ended, and removes the directory. */
 void harness_end(struct harness *h);
 
 /* A blocking connection; reads give up, and fail the test, after 10 s. */

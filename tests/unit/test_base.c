@@ -436,6 +436,9 @@ static void limits_lines(void **state)
 	a.window_start_ns -= 11 * NSEC_PER_SEC;
 	log_limited(&a, LOG_LEVEL_INFO, "again");
 	assert_string_equal(logged(), "<6>90 similar lines left out\n<6>again\n");
+	a.window_start_ns -= 11 * NSEC_PER_SEC;
+	log_limited(&a, LOG_LEVEL_INFO, "and again");
+	assert_string_equal(logged(), "<6>and again\n");
 }
 
 int main(void)

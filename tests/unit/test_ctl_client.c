@@ -449,9 +449,11 @@ static int teardown(void **state)
 	out = said = NULL;
 	json_decref(last_params);
 	last_params = NULL;
-	harness_end(&h);
+	harness_stop(&h);
+	harness_end_helpers(&h);
 	config_destroy(config);
 	bdev_delete_all();
+	harness_end(&h);
 	return 0;
 }
 
@@ -483,6 +485,7 @@ static void explains_wrong_calls(void **state)
 		{"list --fly", "no option --fly (see 'sluice list --help')"},
 		{"list -x", "no option -x"},
 		{"list it", "'it' is one argument too many"},
+		{"list -- --json", "'--json' is one argument too many"},
 		{"list --json=yes", "--json takes no value"},
 		{"list --name", "--name needs a value"},
 		{"--name a/b list", "'a/b' is no name"},
@@ -729,11 +732,11 @@ static void shows_statistics(void **state)
 	/* A thousand requests in a second, more or less. */
 	assert_int_equal(run("stat --interval 1 --count 2 --json"), 0);
 	rates = json_loadb(out, strchr(out, '\n') - out, 0, NULL);
-	assert_true(rate(rates, "read", "iops") > 500 && rate(rates, "read", "iops") <= 1001);
+	assert_true(rate(rates, "read", "iops") > 700 && rate(rates, "read", "iops") <= 1001);
 	assert_true(about(rate(rates, "read", "latency_ns_avg"), 1500.0));
 	json_decref(rates);
 	rates = json_loads(strchr(out, '\n') + 1, 0, NULL);
-	assert_int_equal(json_array_size(rates), 1);
+	assert_true(rate(rates, "read", "iops") > 700 && rate(rates, "read", "iops") < 1300);
 	json_decref(rates);
 	assert_int_equal(run("stat --interval 1 --count 1"), 0);
 	assert_non_null(strstr(out, "OP     IOPS  BYTES/S  ERRORS  AVG/us\n"));

@@ -60,9 +60,13 @@ static int setup_and_start(void **state)
 
 static int teardown(void **state)
 {
-	harness_end(&h);
-	config_destroy(config);
+	harness_stop(&h);
+	harness_end_helpers(&h);
+	if (config)
+		config_destroy(config);
+	config = NULL;
 	bdev_delete_all();
+	harness_end(&h);
 	return 0;
 }
 
@@ -224,7 +228,7 @@ static void keeps_what_is_in_use(void **state)
 	expect_result(fd, "\"n\"");
 	harness_call(&h, claim, (void *)"n");
 	request(fd, "bdev_delete", "{\"name\":\"n\"}");
-	harness_expect_error(fd, "1", -EBUSY, "in use");
+	harness_expect_error(fd, "1", -EBUSY, "detach its disk first");
 	expect_saved("[{\"method\":\"bdev_null_create\",\"params\":{\"name\":\"n\","
 		     "\"num_blocks\":8,\"block_size\":512}}]");
 	harness_call(&h, release, NULL);
@@ -457,6 +461,26 @@ static void undoes_what_cannot_be_saved(void **state)
 	close(fd);
 }
 
+static void undoes_what_the_end_overtakes(void **state)
+{
+	int fd = harness_connect(&h);
+	struct obstacle o;
+
+	obstruct(&o);
+	request(fd, "bdev_null_create", "{\"name\":\"n\",\"num_blocks\":8}");
+	request(fd, "bdev_null_create", "{\"name\":\"m\",\"num_blocks\":8}");
+	wait_bdevs(1);
+	/* The reactor's thread goes before the helper's, and takes nothing from it any more. */
+	harness_stop(&h);
+	__atomic_store_n(&o.passed, 1, __ATOMIC_RELEASE);
+	harness_end_helpers(&h);
+	assert_non_null(bdev_find("n"));
+	config_destroy(config);
+	config = NULL;
+	assert_null(bdev_next(NULL));
+	close(fd);
+}
+
 /* What follows loads before the reactor runs. */
 
 static void loads_what_was_saved(void **state)
@@ -592,6 +616,7 @@ int main(void)
 		RUNNING(keeps_others_off_what_may_be_undone),
 		RUNNING(saves_again_what_could_not_be_removed),
 		RUNNING(undoes_what_cannot_be_saved),
+		RUNNING(undoes_what_the_end_overtakes),
 		STOPPED(loads_what_was_saved),
 		STOPPED(keeps_what_cannot_be_made_today),
 		STOPPED(refuses_a_damaged_file),

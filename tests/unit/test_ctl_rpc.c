@@ -527,6 +527,19 @@ static void drops_the_answer_of_one_who_left(void **state)
 	close(other);
 }
 
+static void drops_its_clients_at_its_end(void **state)
+{
+	int fd = harness_connect(&h);
+
+	harness_send(fd, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"hold\"}");
+	wait_held(1);
+	harness_end_server(&h);
+	harness_expect_end(fd);
+	/* What still waits is answered to nobody. */
+	harness_call(&h, let_go, NULL);
+	close(fd);
+}
+
 static void bounds_what_waits(void **state)
 {
 	enum { ASKED = 1000 };
@@ -828,6 +841,7 @@ int main(void)
 		WITH_SERVER(names_the_wrong_parameter),
 		WITH_SERVER(passes_errors_on),
 		WITH_SERVER(drops_the_answer_of_one_who_left),
+		WITH_SERVER(drops_its_clients_at_its_end),
 		WITH_SERVER(bounds_what_waits),
 		WITH_SERVER(waits_for_a_slow_reader),
 		WITH_SMALL(drops_one_who_does_not_read),
