@@ -200,6 +200,8 @@ static json_t *error_reply(json_t *id, int code, json_t *text)
 }
 
 static json_t *error_reply_fmt(json_t *id, int code, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
+static json_t *error_reply_fmt(json_t *id, int code, const char *fmt, va_list ap)
 {
 	struct err line;
 

@@ -97,6 +97,8 @@ static void print_help(const struct client *c)
 }
 
 static void print_error(struct client *c, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static void print_error(struct client *c, const char *fmt, va_list ap)
 {
 	char *text, *clean;
 
