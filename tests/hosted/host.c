@@ -355,7 +355,8 @@ void toolstack_add(struct host *h, unsigned domid, unsigned devid, const struct 
 		if (opts->instance)
 			must_write(h->xs, t, disk->back, "sluice", "%s", opts->instance);
 		else
-			must_write(h->xs, t, disk->back, "script", "/etc/xen/scripts/block-sluice");
+			must_write(h->xs, t, disk->back, "script", "/etc/xen/scripts/%s",
+				   opts->script ? opts->script : "block-sluice");
 		must_write(h->xs, t, disk->back, "frontend-id", "%u", domid);
 		must_write(h->xs, t, disk->back, "online", "1");
 		must_write(h->xs, t, disk->back, "removable", "0");

@@ -72,6 +72,7 @@ struct disk_opts {
 	const char *kind;     /* NULL: "vbd" */
 	const char *target;   /* params */
 	const char *instance; /* written as the key `sluice`; NULL: the script is, as xl does */
+	const char *script;   /* NULL: block-sluice */
 	bool readonly;
 };
 

@@ -115,24 +115,13 @@ static void completions_out_of_order(void **state)
 }
 
 /* Two guests of one reactor: neither sees the other's data, both get on. */
-static void create_other_disk(void *arg)
-{
-	struct held **other = arg;
-
-	*other = held_create("other", WORLD_DISK_BYTES);
-}
-
 static void two_guests(void **state)
 {
 	struct held *other_disk;
 	struct load *l, *other_load;
 
 	world_connect();
-	host_run(&world.host, create_other_disk, &other_disk);
-	guest_create(&world.other, &world.host, WORLD_OTHER,
-		     &(struct disk_opts){.target = "other"});
-	assert_true(
-		guest_connect(&world.other, &(struct guest_opts){.layout = &blkif_layout_x86_32}));
+	other_disk = world_connect_other(&(struct guest_opts){.layout = &blkif_layout_x86_32});
 	l = load_create(&world.guest, &(struct load_opts){.max_segments = 32, .seed = 1});
 	other_load = load_create(&world.other, &(struct load_opts){.max_segments = 11, .seed = 2});
 	while (load_answered(l) < REQUESTS || load_answered(other_load) < REQUESTS) {

@@ -775,13 +775,6 @@ static void expect_broken(void)
 	assert_true(guest_connect(g, &(struct guest_opts){0}));
 }
 
-static void create_other_disk(void *arg)
-{
-	struct held **other = arg;
-
-	*other = held_create("other", WORLD_DISK_BYTES);
-}
-
 static void running_ahead_breaks_ones_own_ring_only(void **state)
 {
 	static const uint32_t leaps[] = {33, 34, 1000, 0x7fffffff, 0x80000000, 0xffffffff};
@@ -789,10 +782,7 @@ static void running_ahead_breaks_ones_own_ring_only(void **state)
 	struct load *l, *other_load;
 
 	world_connect();
-	host_run(&world.host, create_other_disk, &other_disk);
-	guest_create(&world.other, &world.host, WORLD_OTHER,
-		     &(struct disk_opts){.target = "other"});
-	assert_true(guest_connect(&world.other, &(struct guest_opts){0}));
+	other_disk = world_connect_other(&(struct guest_opts){0});
 	other_load = load_create(&world.other, &(struct load_opts){.max_segments = 11});
 	for (unsigned i = 0; i < sizeof(leaps) / sizeof(leaps[0]); i++) {
 		struct blkif_sring *sring = front_sring(world.guest.front);

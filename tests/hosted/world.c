@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "world.h"
 
+#include <jansson.h>
+#include <semaphore.h>
 #include <string.h>
 
 struct world world;
@@ -54,4 +56,84 @@ void world_run_load(const struct load_opts *opts, unsigned requests)
 		fail_msg("%s", fault);
 	assert_null(load_compare(l, held_data(world.disk)));
 	load_destroy(l);
+}
+
+static void create_other(void *arg)
+{
+	struct held **other = arg;
+
+	*other = held_create("other", WORLD_DISK_BYTES);
+}
+
+struct held *world_connect_other(const struct guest_opts *opts)
+{
+	struct held *other;
+
+	host_run(&world.host, create_other, &other);
+	guest_create(&world.other, &world.host, WORLD_OTHER,
+		     &(struct disk_opts){.target = "other"});
+	assert_true(guest_connect(&world.other, opts));
+	return other;
+}
+
+struct listing {
+	struct instance *i;
+	unsigned disks;
+};
+
+static void list_disks(void *arg)
+{
+	struct listing *l = arg;
+	json_t *list = xen_backend_list(instance_backend(l->i));
+
+	l->disks = (unsigned)json_array_size(list);
+	json_decref(list);
+}
+
+unsigned world_disks(struct instance *i)
+{
+	struct listing l = {.i = i};
+
+	host_run(&world.host, list_disks, &l);
+	return l.disks;
+}
+
+bool world_wait_disks(struct instance *i, unsigned n)
+{
+	uint64_t start = host_now_ms();
+
+	while (world_disks(i) != n) {
+		if (host_now_ms() - start > HOST_WAIT_MS)
+			return false;
+		host_nap();
+	}
+	return true;
+}
+
+static struct {
+	struct reactor_msg msg;
+	sem_t blocked;
+	sem_t go_on;
+} blocker;
+
+static void block(struct reactor_msg *msg)
+{
+	sem_post(&blocker.blocked);
+	while (sem_wait(&blocker.go_on))
+		;
+}
+
+void world_block(struct instance *i)
+{
+	sem_init(&blocker.blocked, 0, 0);
+	sem_init(&blocker.go_on, 0, 0);
+	blocker.msg.fn = block;
+	reactor_send(instance_reactor(i, 0), &blocker.msg);
+	while (sem_wait(&blocker.blocked))
+		;
+}
+
+void world_unblock(void)
+{
+	sem_post(&blocker.go_on);
 }

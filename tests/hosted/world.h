@@ -38,6 +38,15 @@ void world_connect(void);
 /* A load over the guest's disk: runs @requests and compares. */
 void world_run_load(const struct load_opts *opts, unsigned requests);
 
+/* Makes another bdev like the first, and a guest with it that is connected. */
+struct held *world_connect_other(const struct guest_opts *opts);
+/* How many disks the instance knows. */
+unsigned world_disks(struct instance *i);
+bool world_wait_disks(struct instance *i, unsigned n);
+/* Keeps the instance's reactor from doing anything until world_unblock(). */
+void world_block(struct instance *i);
+void world_unblock(void);
+
 #define world_test(fn) cmocka_unit_test_setup_teardown(fn, world_setup, world_teardown)
 
 #endif

@@ -105,8 +105,8 @@ enum double_call {
 };
 
 /*
- * Lets @skip more of domain 0's calls pass and then fails @times of them with @error. For xenstore
- * only calls count whose path contains @match (NULL: any).
+ * Lets @skip more calls pass and then fails @times of them with @error. For xenstore only calls by
+ * handles of xs_open() count, whose path contains @match (NULL: any).
  */
 void double_fail(enum double_call call, int error, unsigned skip, unsigned times,
 		 const char *match);
@@ -119,6 +119,12 @@ void double_limit_maps(unsigned pages);
  * change its mind. NULL ends that.
  */
 void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *arg);
+
+/*
+ * Called, without a lock, before each read or write of xenstore by a handle of xs_open(): the
+ * moment for somebody else to change it. @path is absolute.
+ */
+void double_on_store(void (*fn)(void *arg, bool write, const char *path), void *arg);
 
 /* Counters of domain 0's doings. */
 struct double_stats {

@@ -72,6 +72,7 @@ struct event {
 struct xs_handle {
 	struct list node;
 	unsigned domid;
+	bool tested; /* opened by who is tested: faults and hooks are for it */
 	int fd;
 	struct list events;
 	struct list transactions;
@@ -93,6 +94,8 @@ static struct list watches = LIST_INIT(watches);
 static struct list records = LIST_INIT(records);
 static uint64_t calls;
 static uint64_t conflicts;
+static void (*store_hook)(void *arg, bool write, const char *path);
+static void *store_hook_arg;
 
 static void *must(void *allocated)
 {
@@ -509,6 +512,19 @@ static bool is_current(struct transaction *t)
 	return true;
 }
 
+static void call_hook(bool write, const char *path)
+{
+	void (*hook)(void *arg, bool write, const char *path);
+	void *arg;
+
+	pthread_mutex_lock(&lock);
+	hook = store_hook;
+	arg = store_hook_arg;
+	pthread_mutex_unlock(&lock);
+	if (hook)
+		hook(arg, write, path);
+}
+
 /*
  * Begins a call: takes the lock, finds path and tree, and lets faults have their way. Returns the
  * absolute path, or NULL with errno and without the lock.
@@ -518,11 +534,13 @@ static char *enter(struct xs_handle *xs, xs_transaction_t t, const char *path,
 {
 	char *abs;
 
-	if (xs->domid == 0 && double_fails(call, path))
+	if (xs->tested && double_fails(call, path))
 		return NULL;
 	abs = absolute(xs->domid, path, false);
 	if (!abs)
 		return NULL;
+	if (xs->tested)
+		call_hook(call != DOUBLE_XS_READ && call != DOUBLE_XS_DIRECTORY, abs);
 	pthread_mutex_lock(&lock);
 	calls++;
 	*tr = NULL;
@@ -607,7 +625,21 @@ struct xs_handle *double_xs_open(unsigned domid)
 
 struct xs_handle *xs_open(unsigned long flags)
 {
-	return double_fails(DOUBLE_XS_OPEN, NULL) ? NULL : double_xs_open(0);
+	struct xs_handle *xs;
+
+	if (double_fails(DOUBLE_XS_OPEN, NULL))
+		return NULL;
+	xs = double_xs_open(0);
+	xs->tested = true;
+	return xs;
+}
+
+void double_on_store(void (*fn)(void *arg, bool write, const char *path), void *arg)
+{
+	pthread_mutex_lock(&lock);
+	store_hook = fn;
+	store_hook_arg = arg;
+	pthread_mutex_unlock(&lock);
 }
 
 static void free_watch(struct watch *w)
@@ -811,7 +843,7 @@ bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 	struct list *pos;
 	char *abs;
 
-	if (xs->domid == 0 && double_fails(DOUBLE_XS_WATCH, path))
+	if (xs->tested && double_fails(DOUBLE_XS_WATCH, path))
 		return false;
 	abs = absolute(xs->domid, path, true);
 	if (!abs)
@@ -924,7 +956,7 @@ xs_transaction_t xs_transaction_start(struct xs_handle *xs)
 	struct transaction *t;
 	xs_transaction_t id;
 
-	if (xs->domid == 0 && double_fails(DOUBLE_XS_TRANSACTION_START, NULL))
+	if (xs->tested && double_fails(DOUBLE_XS_TRANSACTION_START, NULL))
 		return XBT_NULL;
 	t = must(calloc(1, sizeof(*t)));
 	list_init(&t->ops);
@@ -942,8 +974,7 @@ xs_transaction_t xs_transaction_start(struct xs_handle *xs)
 
 bool xs_transaction_end(struct xs_handle *xs, xs_transaction_t id, bool abandon)
 {
-	bool interfere =
-		!abandon && xs->domid == 0 && double_fails(DOUBLE_XS_TRANSACTION_END, NULL);
+	bool interfere = !abandon && xs->tested && double_fails(DOUBLE_XS_TRANSACTION_END, NULL);
 	int injected = errno;
 	struct transaction *t;
 	bool done = false;
@@ -1006,6 +1037,7 @@ void double_store_init(void)
 	/* What a failed test has left behind is not the next one's trouble. */
 	list_init(&handles);
 	list_init(&watches);
+	store_hook = NULL;
 	generation = 0;
 	calls = 0;
 	conflicts = 0;
