@@ -431,7 +431,9 @@ static void conn_started(void *arg, int rc)
 		fail(v, "cannot open the device: %s", strerror(-rc));
 		goto out;
 	}
-	rc = store_transact(&v->be->store, write_connected, v);
+	/* One that was adopted in Closing stays so: it has all keys, and was asked to close. */
+	if (v->state != XENBUS_CLOSING)
+		rc = store_transact(&v->be->store, write_connected, v);
 	if (rc == -ENOENT || rc == -ECANCELED) {
 		v->adopting = false;
 		goto out;
@@ -443,7 +445,8 @@ static void conn_started(void *arg, int rc)
 	}
 	log_info("%s: connected to bdev %s%s%s", v->label, v->bdev_name,
 		 v->readonly ? ", read-only" : "", v->adopting ? ", adopted" : "");
-	v->state = XENBUS_CONNECTED;
+	if (v->state != XENBUS_CLOSING)
+		v->state = XENBUS_CONNECTED;
 	v->adopting = false;
 	clear_error(v);
 out:
@@ -461,7 +464,8 @@ static void write_clean_mark(struct vbd *v)
 {
 	int rc;
 
-	if (v->state != XENBUS_CONNECTED)
+	/* A guest that was asked to close may have the disk in use for as long as it likes. */
+	if (v->state != XENBUS_CONNECTED && v->state != XENBUS_CLOSING)
 		return;
 	if (v->bdev->limits.volatile_data) {
 		log_warning("%s: bdev %s lives in this daemon's memory; the guest's disk ends here",
@@ -662,6 +666,9 @@ static void find_clean_mark(struct vbd *v)
 	bool good = mark && parse_u64(mark, UINT64_MAX, &sectors);
 	int rc;
 
+	/* Closing without a mark: it was disconnected already, or is no worse off than that. */
+	if (!mark && v->state == XENBUS_CLOSING)
+		return;
 	free(mark);
 	v->refused = true;
 	if (!good) {
@@ -767,12 +774,12 @@ void vbd_evaluate(struct vbd *v)
 		if (!first_look(v, state))
 			return;
 		find_bdev(v);
-		if (v->state == XENBUS_CONNECTED)
+		if (v->state == XENBUS_CONNECTED || v->state == XENBUS_CLOSING)
 			find_clean_mark(v);
 	} else {
 		obey_own_state(v, state);
 		find_bdev(v);
-		if (v->refused && v->state == XENBUS_CONNECTED)
+		if (v->refused && (v->state == XENBUS_CONNECTED || v->state == XENBUS_CLOSING))
 			find_clean_mark(v);
 	}
 	if (v->faulty) {
