@@ -17,11 +17,18 @@ enum { ARGS_MAX = 8, SAID_MAX = 64 << 10 };
 
 bool xl_vdev_valid(const char *vdev)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789";
-	size_t len = strlen(vdev);
+	static const char *const prefixes[] = {"xvd", "hd", "sd"};
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz", digits[] = "0123456789";
+	size_t len = 0, disk, number;
 
-	return len >= 1 && len <= 15 && strspn(vdev, allowed) == len;
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]) && !len; i++)
+		if (!strncmp(vdev, prefixes[i], strlen(prefixes[i])))
+			len = strlen(prefixes[i]);
+	disk = len ? strspn(vdev + len, letters) : 0;
+	number = strspn(vdev + len + disk, digits);
+	if (vdev[len + disk + number])
+		return false;
+	return len ? disk >= 1 && disk <= 3 && number <= 3 : number >= 1 && number <= 10;
 }
 
 char *xl_disk_spec(const char *vdev, const char *bdev, const char *instance, bool readonly,
