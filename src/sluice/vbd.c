@@ -75,6 +75,18 @@ static bool is_disk(const json_t *vbd, const char *vdev)
 	       (parse_u32(vdev, UINT32_MAX, &number) && client_number(vbd, "devid") == number);
 }
 
+/* The domain's disk @vdev among @vbds; NULL if there is none. */
+static json_t *disk_in(const json_t *vbds, const struct domain *d, const char *vdev)
+{
+	for (size_t i = 0; i < json_array_size(vbds); i++) {
+		json_t *vbd = json_array_get(vbds, i);
+
+		if (client_number(vbd, "domid") == d->id && is_disk(vbd, vdev))
+			return vbd;
+	}
+	return NULL;
+}
+
 /*
  * The domain's disk @vdev as the daemon lists it. Returns 0 and *@vbd, a new reference or NULL if
  * there is none; or a negative number with the line in @err.
@@ -87,13 +99,7 @@ static int find_vbd(struct client *c, const struct domain *d, const char *vdev, 
 
 	if (rc)
 		return rc;
-	*vbd = NULL;
-	for (size_t i = 0; i < json_array_size(vbds) && !*vbd; i++) {
-		json_t *entry = json_array_get(vbds, i);
-
-		if (client_number(entry, "domid") == d->id && is_disk(entry, vdev))
-			*vbd = json_incref(entry);
-	}
+	*vbd = json_incref(disk_in(vbds, d, vdev));
 	json_decref(vbds);
 	return 0;
 }
@@ -151,25 +157,67 @@ static int settle(struct client *c, const struct domain *d, const char *vdev, bo
 			   vdev, d->name, d->id_text);
 }
 
-/* Whether the daemon could serve the disk. Returns CLIENT_GO_ON or the exit status. */
-static int check_bdev(struct client *c, const char *bdev, bool readonly, bool shared)
+/* The disk that keeps others from using @bdev, as far as @shared does not help; or NULL. */
+static const json_t *obstacle_in(const json_t *vbds, const char *bdev, bool shared)
 {
-	json_t *list, *b;
+	for (size_t i = 0; i < json_array_size(vbds); i++) {
+		const json_t *vbd = json_array_get(vbds, i);
+
+		/* A disk with an error may only wish it had the bdev. */
+		if (!strcmp(client_text(vbd, "bdev"), bdev) &&
+		    json_is_null(json_object_get(vbd, "error")) &&
+		    !(shared && client_truth(vbd, "shared")))
+			return vbd;
+	}
+	return NULL;
+}
+
+/* Whether the daemon could serve the disk. Returns CLIENT_GO_ON or the exit status. */
+static int check_bdev(struct client *c, const json_t *vbds, const char *bdev, bool readonly,
+		      bool shared)
+{
+	const json_t *b, *obstacle;
 	struct err err;
+	json_t *list;
 	int rc = CLIENT_GO_ON;
 
 	if (client_call(c, "bdev_get_bdevs", json_pack("{s:s}", "name", bdev), c->quick_ms, &list,
 			&err))
 		return client_fail(c, "%s", err.text);
 	b = json_array_get(list, 0);
+	obstacle = client_truth(b, "shared") ? NULL : obstacle_in(vbds, bdev, shared);
 	if (client_truth(b, "readonly") && !readonly)
 		rc = client_fail(c, "bdev '%s' is read-only: attach it with --readonly", bdev);
-	else if (client_truth(b, "claimed") && !shared && !client_truth(b, "shared"))
+	else if (obstacle)
 		rc = client_fail(c,
-				 "bdev '%s' is in use by another disk: detach that one, or attach "
-				 "both with --shared",
-				 bdev);
+				 "bdev '%s' is in use as %s of %s: detach that one first, or "
+				 "attach both with --shared",
+				 bdev, client_text(obstacle, "vdev"),
+				 client_text(obstacle, "domain"));
 	json_decref(list);
+	return rc;
+}
+
+/* What can be said in one line is said before xl runs. Returns CLIENT_GO_ON or the exit status. */
+static int check_attach(struct client *c, const struct domain *d, const char *vdev,
+			const char *bdev, bool readonly, bool shared)
+{
+	const json_t *vbd;
+	struct err err;
+	json_t *vbds;
+	int rc;
+
+	if (client_call(c, "vbd_get_vbds", NULL, c->quick_ms, &vbds, &err))
+		return client_fail(c, "%s", err.text);
+	vbd = disk_in(vbds, d, vdev);
+	if (vbd)
+		rc = client_fail(c,
+				 "%s (domain %s) has %s already, which is bdev '%s': choose "
+				 "another name, or detach that one first",
+				 d->name, d->id_text, vdev, client_text(vbd, "bdev"));
+	else
+		rc = check_bdev(c, vbds, bdev, readonly, shared);
+	json_decref(vbds);
 	return rc;
 }
 
@@ -177,24 +225,12 @@ static int attach_by_xl(struct client *c, const struct domain *d, const char *vd
 			const char *bdev, bool readonly, bool shared)
 {
 	const char *args[] = {"block-attach", d->id_text, NULL, NULL};
-	struct err err;
-	json_t *vbd;
 	char *spec;
 	int rc;
 
-	rc = check_bdev(c, bdev, readonly, shared);
+	rc = check_attach(c, d, vdev, bdev, readonly, shared);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	if (find_vbd(c, d, vdev, &vbd, &err))
-		return client_fail(c, "%s", err.text);
-	if (vbd) {
-		rc = client_fail(c,
-				 "%s (domain %s) has %s already, which is bdev '%s': choose "
-				 "another name, or detach that one first",
-				 d->name, d->id_text, vdev, client_text(vbd, "bdev"));
-		json_decref(vbd);
-		return rc;
-	}
 	spec = xl_disk_spec(vdev, bdev, c->instance, readonly, shared);
 	if (!spec)
 		return client_fail(c, "out of memory");

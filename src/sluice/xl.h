@@ -10,7 +10,9 @@
 
 #include "sluice/client.h"
 
-/* 1 to 15 letters and digits, the first a letter: "xvda1"; what they mean is the daemon's to say.
+/*
+ * Whether @vdev has the form of a disk's name in a guest ("xvda", "hdb1", "sdc") or of a device
+ * number; whether there is such a disk is the daemon's to say.
  */
 bool xl_vdev_valid(const char *vdev);
 

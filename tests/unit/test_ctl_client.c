@@ -333,6 +333,21 @@ static void fake_get_vbds(struct rpc_request *req, const json_t *params, void *a
 {
 	json_t *list = json_array(), *error = json_null();
 
+	/* Disks of another guest: two on bdevs of theirs, one that shares, one that got nothing. */
+	if (file_exists("others")) {
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:b, s:n}", "domid", 9,
+						      "domain", "other", "vdev", "xvdw", "bdev",
+						      "open", "shared", 0, "error"));
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:b, s:n}", "domid", 9,
+						      "domain", "other", "vdev", "xvdx", "bdev",
+						      "own", "shared", 0, "error"));
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:b, s:n}", "domid", 9,
+						      "domain", "other", "vdev", "xvdy", "bdev",
+						      "common", "shared", 1, "error"));
+		json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:s, s:b, s:s}", "domid", 9,
+						      "domain", "other", "vdev", "xvdz", "bdev",
+						      "common", "shared", 0, "error", "in use"));
+	}
 	if (file_exists("broken"))
 		error = json_string("the frontend\x1b is mad");
 	if (file_exists("attached"))
@@ -608,16 +623,6 @@ static void attaches_by_xl(void **state)
 	assert_null(last_params);
 }
 
-static void claim_disk(void *arg)
-{
-	assert_int_equal(bdev_claim(bdev_find("disk"), true, false, NULL), 0);
-}
-
-static void release_disk(void *arg)
-{
-	bdev_release(bdev_find("disk"));
-}
-
 static void checks_before_xl_runs(void **state)
 {
 	char line[256];
@@ -631,12 +636,25 @@ static void checks_before_xl_runs(void **state)
 	expect(line, 0, "bdev fixed created\n", "");
 	expect_error("attach guest xvda fixed", 1,
 		     "'fixed' is read-only: attach it with --readonly");
-	expect("bdev create null disk --size 1M", 0, "bdev disk created\n", "");
-	harness_call(&h, claim_disk, NULL);
-	expect_error("attach guest xvda disk", 1, "'disk' is in use");
-	harness_call(&h, release_disk, NULL);
+	make_file("others", "");
+	expect("bdev create null own --size 1M", 0, "bdev own created\n", "");
+	expect("bdev create null common --size 1M", 0, "bdev common created\n", "");
+	snprintf(line, sizeof(line), "%s/open.img", h.dir);
+	make_file("open.img", "");
+	assert_int_equal(truncate(line, 1 << 20), 0);
+	snprintf(line, sizeof(line), "bdev create aio open %s/open.img --shared", h.dir);
+	expect(line, 0, "bdev open created\n", "");
+	expect_error("attach guest xvda own", 1, "'own' is in use as xvdx of other: detach that");
+	expect_error("attach guest xvda own --shared", 1, "'own' is in use as xvdx of other");
+	expect_error("attach guest xvda common", 1, "'common' is in use as xvdy of other");
 	expect_error("detach guest xvda", 1, "has no xvda of this sluiced");
 	assert_false(file_exists("xl.asked"));
+	expect("attach guest xvda common --shared", 0,
+	       "bdev common attached to guest (domain 1) as xvda\n", "");
+	assert_true(file_exists("xl.asked"));
+	remove_file("attached");
+	expect("attach guest xvda open", 0, "bdev open attached to guest (domain 1) as xvda\n", "");
+	remove_file("attached");
 	setenv("PATH", ":/nowhere", 1);
 	expect_error("attach guest xvda disk --toolstack xl", 1, "no xl on PATH");
 	expect("attach guest xvda fixed --readonly", 0,
