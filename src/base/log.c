@@ -52,7 +52,8 @@ bool log_parse_level(const char *text, enum log_level *level)
 	return false;
 }
 
-static void write_line(enum log_level level, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void write_line(enum log_level level, const char *fmt,
+							     va_list ap)
 {
 	char line[LINE_MAX_BYTES];
 	struct timespec now;

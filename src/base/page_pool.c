@@ -3,35 +3,65 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
-int page_pool_init(struct page_pool *pool, size_t pages)
-{
-	void *memory = mmap(NULL, pages * PAGE_POOL_PAGE_SIZE, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+struct page_pool_chunk {
+	struct page_pool_chunk *next;
+	char *memory;
+	size_t bytes;
+};
 
-	if (memory == MAP_FAILED)
-		return -ENOMEM;
-	/* A crash dump or a child has no business with guests' data. */
-	madvise(memory, pages * PAGE_POOL_PAGE_SIZE, MADV_DONTDUMP);
-	madvise(memory, pages * PAGE_POOL_PAGE_SIZE, MADV_DONTFORK);
-	pool->stack = malloc(pages * sizeof(pool->stack[0]));
-	if (!pool->stack) {
-		munmap(memory, pages * PAGE_POOL_PAGE_SIZE);
-		return -ENOMEM;
-	}
-	pool->memory = memory;
-	pool->pages = pages;
-	/* Lowest address on top, so that requests get ascending pages, which make one piece of I/O.
-	 */
-	for (pool->free = 0; pool->free < pages; pool->free++)
-		pool->stack[pool->free] =
-			pool->memory + (pages - 1 - pool->free) * PAGE_POOL_PAGE_SIZE;
-	return 0;
+void page_pool_init(struct page_pool *pool)
+{
+	memset(pool, 0, sizeof(*pool));
 }
 
 void page_pool_fini(struct page_pool *pool)
 {
-	munmap(pool->memory, pool->pages * PAGE_POOL_PAGE_SIZE);
+	while (pool->chunks) {
+		struct page_pool_chunk *chunk = pool->chunks;
+
+		pool->chunks = chunk->next;
+		munmap(chunk->memory, chunk->bytes);
+		free(chunk);
+	}
 	free(pool->stack);
+}
+
+int page_pool_grow(struct page_pool *pool, size_t pages)
+{
+	struct page_pool_chunk *chunk = malloc(sizeof(*chunk));
+	void **stack;
+
+	if (!chunk)
+		return -ENOMEM;
+	stack = realloc(pool->stack, (pool->pages + pages) * sizeof(pool->stack[0]));
+	if (!stack) {
+		free(chunk);
+		return -ENOMEM;
+	}
+	pool->stack = stack;
+	chunk->bytes = pages * PAGE_POOL_PAGE_SIZE;
+	chunk->memory = mmap(NULL, chunk->bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (chunk->memory == MAP_FAILED) {
+		free(chunk);
+		return -ENOMEM;
+	}
+	/* A crash dump or a child has no business with guests' data. */
+	madvise(chunk->memory, chunk->bytes, MADV_DONTDUMP);
+	madvise(chunk->memory, chunk->bytes, MADV_DONTFORK);
+	chunk->next = pool->chunks;
+	pool->chunks = chunk;
+	/*
+	 * Under all others, which are warm; and its lowest address uppermost, so that a request
+	 * gets ascending pages, which make one piece of I/O.
+	 */
+	memmove(stack + pages, stack, pool->free * sizeof(stack[0]));
+	for (size_t i = 0; i < pages; i++)
+		stack[i] = chunk->memory + (pages - 1 - i) * PAGE_POOL_PAGE_SIZE;
+	pool->free += pages;
+	pool->pages += pages;
+	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A fixed number of 4 KiB pages of one thread: a stack, so that warm pages are used again first.
- * Nothing is allocated after its creation.
+ * 4 KiB pages of one thread, kept as a stack, so that warm pages are used again first.  It can
+ * grow, and never shrinks; its memory is touched only when pages are used.
  */
 #ifndef SLUICE_BASE_PAGE_POOL_H
 #define SLUICE_BASE_PAGE_POOL_H
@@ -11,26 +11,27 @@
 
 enum { PAGE_POOL_PAGE_SIZE = 4096 };
 
+struct page_pool_chunk;
+
 struct page_pool {
-	char *memory;
-	size_t pages;
+	struct page_pool_chunk *chunks;
+	size_t pages; /* in all */
 	size_t free;  /* entries of the stack */
 	void **stack; /* the free pages */
 };
 
-/* Returns 0, or -ENOMEM. The memory is touched only when pages are used. */
-int page_pool_init(struct page_pool *pool, size_t pages);
+/* Makes an empty pool. */
+void page_pool_init(struct page_pool *pool);
 /* All pages must be back. */
 void page_pool_fini(struct page_pool *pool);
+/* Adds @pages pages, which are used last. Returns 0 or -ENOMEM. */
+int page_pool_grow(struct page_pool *pool, size_t pages);
 
-/* Takes @n pages to @out, all or (false) none. */
-static inline bool page_pool_take(struct page_pool *pool, void **out, size_t n)
+/* Takes @n pages to @out; so many must be free. */
+static inline void page_pool_take(struct page_pool *pool, void **out, size_t n)
 {
-	if (pool->free < n)
-		return false;
 	for (size_t i = 0; i < n; i++)
 		out[i] = pool->stack[--pool->free];
-	return true;
 }
 
 /* Gives back @n pages; in reverse, so that the next request finds them in ascending order again. */

@@ -12,8 +12,11 @@ struct blkif_engine {
 	struct reactor *reactor;
 	struct share *share;
 	struct page_pool pages;
+	size_t reserved;     /* pages reserved for queues, in all */
+	size_t reserve_max;  /* and the most there have been: so many has the pool for that */
+	size_t unfilled;     /* of those reserved, not held now: so many must be free */
+	struct list starved; /* queues with ios that wait for pages */
 	/* The stages; see engine.h. */
-	struct list starved;
 	struct list fetch;
 	struct list in;
 	struct list submit;
@@ -23,41 +26,97 @@ struct blkif_engine {
 	struct list push; /* queues with responses that nobody can see yet */
 };
 
-/* Memory of a request */
+/*
+ * Memory of a request
+ *
+ * Each queue has a reserve that holds its largest request, for which the pool has grown; beyond it
+ * queues share what else there is. So a disk whose device hangs can keep the shared pages, and yet
+ * the others go on.
+ */
 
-/* Gives the request what it may need at most, all at once: so no two can wait for each other. */
+static size_t unfilled(const struct blkif_queue *q, size_t held)
+{
+	return held < q->reserve ? q->reserve - held : 0;
+}
+
+/* Takes @n pages of the queue's reserve and the shared ones, or none: others' reserves are left. */
+static bool hold_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
+{
+	size_t reserved = e->unfilled - unfilled(q, q->held) + unfilled(q, q->held + n);
+
+	if (e->pages.free < n + reserved)
+		return false;
+	e->unfilled = reserved;
+	q->held += n;
+	return true;
+}
+
+/* Gives the request all it may need, at once: so no two can wait for each other. */
 static bool acquire_memory(struct blkif_engine *e, struct blkif_io *io)
 {
 	struct blkif_indirect_refs *refs;
+	size_t pages = (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
 
 	if (!io->req.indirect) {
+		if (!hold_pages(e, io->queue, pages))
+			return false;
 		io->segments = io->direct_segments;
 		io->pages = io->direct_pages;
 		io->iov = io->direct_iov;
-		io->nr_pages =
-			(uint16_t)((io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE);
-		return page_pool_take(&e->pages, io->pages, io->nr_pages);
+	} else {
+		/* Its length is not known yet, but no segment is longer than a page. */
+		pages = io->req.nr_segments;
+		if (!hold_pages(e, io->queue, pages + BLKIF_INDIRECT_META_PAGES))
+			return false;
+		page_pool_take(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
+		refs = io->meta[0];
+		io->segments = refs->segments;
+		io->pages = refs->pages;
+		io->iov = ((struct blkif_indirect_iov *)io->meta[1])->iov;
 	}
-	if (e->pages.free < BLKIF_INDIRECT_META_PAGES + (size_t)io->req.nr_segments)
-		return false;
-	page_pool_take(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
-	refs = io->meta[0];
-	io->segments = refs->segments;
-	io->pages = refs->pages;
-	io->iov = ((struct blkif_indirect_iov *)io->meta[1])->iov;
-	io->nr_pages = io->req.nr_segments;
-	page_pool_take(&e->pages, io->pages, io->nr_pages);
+	page_pool_take(&e->pages, io->pages, pages);
+	io->nr_pages = (uint16_t)pages;
 	return true;
 }
 
 static void release_memory(struct blkif_engine *e, struct blkif_io *io)
 {
-	if (!io->nr_pages)
+	struct blkif_queue *q = io->queue;
+	size_t n = io->nr_pages;
+
+	if (!n)
 		return;
-	page_pool_put(&e->pages, io->pages, io->nr_pages);
-	if (io->req.indirect)
+	page_pool_put(&e->pages, io->pages, n);
+	if (io->req.indirect) {
 		page_pool_put(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
+		n += BLKIF_INDIRECT_META_PAGES;
+	}
 	io->nr_pages = 0;
+	e->unfilled += unfilled(q, q->held - n) - unfilled(q, q->held);
+	q->held -= n;
+}
+
+int blkif_engine_add_queue(struct blkif_engine *e, struct blkif_queue *q)
+{
+	int rc;
+
+	if (e->reserved + q->reserve > e->reserve_max) {
+		size_t more = e->reserved + q->reserve - e->reserve_max;
+
+		rc = page_pool_grow(&e->pages, more);
+		if (rc)
+			return rc;
+		e->reserve_max += more;
+	}
+	e->reserved += q->reserve;
+	e->unfilled += q->reserve;
+	return 0;
+}
+
+void blkif_engine_remove_queue(struct blkif_engine *e, struct blkif_queue *q)
+{
+	e->reserved -= q->reserve;
+	e->unfilled -= q->reserve;
 }
 
 /* Stages */
@@ -133,6 +192,16 @@ static void begin(struct blkif_engine *e, struct blkif_io *io)
 		route(e, io);
 }
 
+/* Behind those of its queue that came before, whatever it needs. */
+static void starve(struct blkif_engine *e, struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+
+	stage(&q->starved, io);
+	if (list_empty(&q->starved_node))
+		list_add_tail(&e->starved, &q->starved_node);
+}
+
 void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io)
 {
 	reactor_poller_wake(&e->poller);
@@ -140,22 +209,32 @@ void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io)
 		stage(&e->answer, io);
 	else if (io->req.kind == BLKIF_KIND_FLUSH)
 		route(e, io);
-	else if (list_empty(&e->starved) && acquire_memory(e, io))
+	else if (list_empty(&io->queue->starved) && acquire_memory(e, io))
 		begin(e, io);
 	else
-		stage(&e->starved, io); /* behind those who came before, whatever it needs */
+		starve(e, io);
 }
 
+/* Queues in turn, one request each, until no queue's next can have what it needs. */
 static void feed_starved(struct blkif_engine *e)
 {
-	while (!list_empty(&e->starved)) {
-		struct blkif_io *io = list_entry(e->starved.next, struct blkif_io, node);
+	struct list stuck = LIST_INIT(stuck);
+	struct list *pos;
 
-		if (!acquire_memory(e, io))
-			return;
+	while ((pos = list_pop(&e->starved))) {
+		struct blkif_queue *q = list_entry(pos, struct blkif_queue, starved_node);
+		struct blkif_io *io = list_entry(q->starved.next, struct blkif_io, node);
+
+		if (!acquire_memory(e, io)) {
+			list_add_tail(&stuck, &q->starved_node);
+			continue;
+		}
 		list_del(&io->node);
 		begin(e, io);
+		if (!list_empty(&q->starved))
+			list_add_tail(&e->starved, &q->starved_node);
 	}
+	list_splice_tail(&e->starved, &stuck);
 }
 
 /* Sharing */
@@ -288,7 +367,7 @@ static void take_back_finished(struct blkif_engine *e)
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 
 		if (io->bio.result < 0) {
-			log_limited(&io->queue->log_limit, LOG_LEVEL_WARNING,
+			log_limited(io->queue->opts.log_limit, LOG_LEVEL_WARNING,
 				    "%s: the device failed a request at sector %lu: errno %d",
 				    io->queue->label, (unsigned long)io->req.sector,
 				    -io->bio.result);
@@ -308,14 +387,13 @@ static void take_back_finished(struct blkif_engine *e)
 	}
 }
 
-static int answer_all(struct blkif_engine *e)
+static void answer_all(struct blkif_engine *e)
 {
 	struct list *pos;
 	uint64_t now_ns;
-	int n = 0;
 
 	if (list_empty(&e->answer))
-		return 0;
+		return;
 	now_ns = clock_now_ns();
 	while ((pos = list_pop(&e->answer))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
@@ -325,11 +403,9 @@ static int answer_all(struct blkif_engine *e)
 		blkif_queue_answer(q, io, now_ns);
 		if (list_empty(&q->node))
 			list_add_tail(&e->push, &q->node);
-		n++;
 	}
 	while ((pos = list_pop(&e->push)))
 		blkif_queue_push(list_entry(pos, struct blkif_queue, node));
-	return n;
 }
 
 static bool has_work(const struct blkif_engine *e)
@@ -362,15 +438,13 @@ static bool engine_arm(struct poller *p)
 int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 			struct blkif_engine **out)
 {
-	struct blkif_engine *e;
+	struct blkif_engine *e = calloc(1, sizeof(*e));
 	int rc;
 
-	if (pages < BLKIF_MAX_SEGMENTS + BLKIF_INDIRECT_META_PAGES)
-		return -EINVAL;
-	e = calloc(1, sizeof(*e));
 	if (!e)
 		return -ENOMEM;
-	rc = page_pool_init(&e->pages, pages);
+	page_pool_init(&e->pages);
+	rc = page_pool_grow(&e->pages, pages);
 	if (rc) {
 		free(e);
 		return rc;

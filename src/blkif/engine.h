@@ -4,7 +4,7 @@
  *
  * A request (struct blkif_io) stands in one list at a time; the lists are the stages of its way.
  *
- *   starved     waits for bounce pages, in order of arrival over all queues
+ *   starved     waits for bounce pages, in its queue's list
  *   fetch       its indirect page has to be copied in
  *   in          a WRITE whose data has to be copied in
  *   submit      goes to the bdev now
@@ -26,8 +26,9 @@ struct reactor;
 struct share;
 
 /*
- * Creates the engine of @r with @pages bounce pages (at least one request of the largest size: else
- * -EINVAL). @share stays the caller's and outlives the engine. Returns 0 and *@out, or -ENOMEM.
+ * Creates the engine of @r with @pages bounce pages (at least 1) for its queues to share, beyond
+ * those that each has for itself. @share stays the caller's and outlives the engine. Returns 0 and
+ * *@out, or -ENOMEM.
  */
 int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 			struct blkif_engine **out);

@@ -54,15 +54,28 @@ struct blkif_queue {
 	struct bdev_channel *channel;
 	struct list free; /* of ios */
 	struct list node; /* in the engine's list of rings to push, or empty */
+	/* Bounce pages: what it holds, and what it can always have. */
+	size_t held;
+	size_t reserve;
+	struct list starved;      /* ios that wait for pages */
+	struct list starved_node; /* in the engine's list of such queues, or empty */
+	/* Rings since the last request; too many in vain, and the doorbell stays disarmed a while.
+	 */
+	uint32_t empty_rings;
+	struct reactor_timer calm;
+	bool calmed;
 	bool broken;
 	bool stopping;
 	uint32_t in_flight;
 	void (*stopped)(void *arg);
 	void *stopped_arg;
-	struct log_limit log_limit;
 	struct blkif_stats stats;
 	struct blkif_io ios[]; /* one a slot, as the ledger */
 };
+
+/* Engine: reserves the queue's pages, and gives them back. Returns 0 or -ENOMEM. */
+int blkif_engine_add_queue(struct blkif_engine *e, struct blkif_queue *q);
+void blkif_engine_remove_queue(struct blkif_engine *e, struct blkif_queue *q);
 
 /* Engine: takes on an io that was decoded; io->status says whether it is to be served or refused.
  */

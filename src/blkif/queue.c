@@ -10,6 +10,13 @@
 /* So many requests of one queue in one pass: a queue at full depth leaves the others their turn. */
 enum { TAKE_BUDGET = 32 };
 
+/*
+ * A frontend may ring once in vain now and then: its request was seen before its ring. One that
+ * does nothing else is answered later and later.
+ */
+enum { EMPTY_RINGS_MAX = 16, CALM_DOUBLINGS = 6 };
+#define CALM_NS NSEC_PER_MSEC
+
 static struct blkif_ledger_entry *ledger_of(struct blkif_queue *q, struct blkif_io *io)
 {
 	return &q->opts.ledger[io - q->ios];
@@ -40,7 +47,7 @@ static void take_one(struct blkif_queue *q, uint64_t now_ns)
 static void break_ring(struct blkif_queue *q)
 {
 	log_limited(
-		&q->log_limit, LOG_LEVEL_WARNING,
+		q->opts.log_limit, LOG_LEVEL_WARNING,
 		"%s: the frontend's ring counters are impossible; its ring is not served any more",
 		q->label);
 	q->broken = true;
@@ -62,6 +69,7 @@ static int queue_poll(struct poller *p)
 	}
 	if (!pending)
 		return 0;
+	q->empty_rings = 0;
 	if (pending > TAKE_BUDGET)
 		pending = TAKE_BUDGET;
 	now_ns = clock_now_ns();
@@ -77,8 +85,26 @@ static bool queue_arm(struct poller *p)
 	/* Nothing more is taken: let its frontend ring in vain, the doorbell stays disarmed. */
 	if (q->broken || q->stopping)
 		return false;
+	if (q->empty_rings > EMPTY_RINGS_MAX && !q->calmed) {
+		uint32_t doublings = q->empty_rings - EMPTY_RINGS_MAX - 1;
+
+		if (doublings > CALM_DOUBLINGS)
+			doublings = CALM_DOUBLINGS;
+		reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->calm,
+				    CALM_NS << doublings);
+		return blkif_ring_pending(&q->ring) != 0;
+	}
+	q->calmed = false;
 	q->opts.doorbell->ops->arm(q->opts.doorbell);
 	return blkif_ring_arm(&q->ring);
+}
+
+static void queue_calmed(struct reactor_timer *t)
+{
+	struct blkif_queue *q = container_of(t, struct blkif_queue, calm);
+
+	q->calmed = true;
+	reactor_poller_wake(&q->poller);
 }
 
 int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue **out)
@@ -103,6 +129,13 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 		.arm = queue_arm,
 		.spin_max_ns = opts->spin_max_ns,
 	};
+	q->calm.fire = queue_calmed;
+	/* One request of the largest size. */
+	q->reserve = opts->limits.max_indirect_segments
+			     ? opts->limits.max_indirect_segments + BLKIF_INDIRECT_META_PAGES
+			     : BLKIF_MAX_DIRECT_SEGMENTS;
+	list_init(&q->starved);
+	list_init(&q->starved_node);
 	list_init(&q->node);
 	list_init(&q->free);
 	for (uint32_t i = 0; i < slots; i++) {
@@ -121,10 +154,15 @@ void blkif_queue_destroy(struct blkif_queue *q)
 int blkif_queue_start(struct blkif_queue *q)
 {
 	struct reactor *r = blkif_engine_reactor(q->opts.engine);
-	int rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
+	int rc = blkif_engine_add_queue(q->opts.engine, q);
 
 	if (rc)
 		return rc;
+	rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
+	if (rc) {
+		blkif_engine_remove_queue(q->opts.engine, q);
+		return rc;
+	}
 	reactor_poller_add(r, &q->poller);
 	return 0;
 }
@@ -134,8 +172,10 @@ static void finish_stop(struct blkif_queue *q)
 	void (*stopped)(void *arg) = q->stopped;
 
 	list_del(&q->node);
+	reactor_timer_stop(blkif_engine_reactor(q->opts.engine), &q->calm);
 	reactor_poller_del(&q->poller);
 	bdev_channel_close(q->channel);
+	blkif_engine_remove_queue(q->opts.engine, q);
 	q->stopped = NULL;
 	stopped(q->stopped_arg);
 }
@@ -152,6 +192,7 @@ void blkif_queue_stop(struct blkif_queue *q, void (*stopped)(void *arg), void *a
 void blkif_queue_ring(struct blkif_queue *q)
 {
 	q->stats.rung++;
+	q->empty_rings++;
 	reactor_poller_wake(&q->poller);
 }
 

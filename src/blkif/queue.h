@@ -45,6 +45,7 @@ struct blkif_queue_opts {
 	unsigned ring_nr;
 	struct blkif_ledger_entry *ledger; /* blkif_layout_slots() entries, zeroed */
 	uint32_t spin_max_ns;              /* how long an idle queue may be polled */
+	struct log_limit *log_limit;       /* of the disk; the reactor's while the queue lives */
 	/* The frontend broke its ring: nothing more is taken. On the reactor's thread, once. */
 	void (*broken)(void *arg);
 	void *arg;
@@ -73,7 +74,8 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 /* Of a queue that was never started, or has stopped. */
 void blkif_queue_destroy(struct blkif_queue *q);
 
-/* Starts serving, with a look at the ring first. Returns 0, or a negative errno of the bdev's. */
+/* Starts serving, with a look at the ring first. Returns 0, -ENOMEM, or the bdev's negative errno.
+ */
 int blkif_queue_start(struct blkif_queue *q);
 /* Takes no more requests; calls @stopped(@arg) once all that were taken are answered. */
 void blkif_queue_stop(struct blkif_queue *q, void (*stopped)(void *arg), void *arg);

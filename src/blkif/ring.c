@@ -36,6 +36,9 @@ int blkif_ring_pending(const struct blkif_ring *ring)
 void blkif_ring_take(struct blkif_ring *ring, void *slot)
 {
 	memcpy(slot, slot_at(ring, ring->req_cons), ring->layout->request_bytes);
+	/* From here on the compiler may not go back to the guest's bytes for what the copy holds.
+	 */
+	atomic_signal_fence(memory_order_seq_cst);
 	ring->req_cons++;
 }
 

@@ -55,8 +55,6 @@ void grant_copier_add(struct grant_copier *c, const struct grant_copy *copy)
 	op = &c->ops[c->len];
 	memset(op, 0, sizeof(*op));
 	op->len = copy->len;
-	/* The kernel sets it for each operation that it comes to. */
-	op->status = GNTST_general_error;
 	if (copy->to_guest) {
 		op->flags = GNTCOPY_dest_gref;
 		op->source.virt = copy->local;
@@ -75,15 +73,21 @@ void grant_copier_add(struct grant_copier *c, const struct grant_copy *copy)
 
 void grant_copier_flush(struct grant_copier *c)
 {
+	bool failed;
+
 	if (!c->len)
 		return;
-	if (xengnttab_grant_copy(c->gnttab, c->len, c->ops) < 0) {
-		/* Our own doing or the host's want of memory: what was not done stays an error. */
+	failed = xengnttab_grant_copy(c->gnttab, c->len, c->ops) < 0;
+	/*
+	 * If the call as a whole fails (the host is short of memory, say), the statuses mean
+	 * nothing: gntdev marks an operation as done when it queues it, and copies some operations
+	 * later.
+	 */
+	if (failed)
 		log_limited(&c->log_limit, LOG_LEVEL_ERROR, "grant copy of %u pieces failed: %s",
 			    c->len, strerror(errno));
-	}
 	for (uint32_t i = 0; i < c->len; i++)
-		if (c->ops[i].status != GNTST_okay)
+		if (failed || c->ops[i].status != GNTST_okay)
 			*c->status[i] = -EFAULT;
 	c->len = 0;
 }

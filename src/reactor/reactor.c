@@ -16,11 +16,12 @@
 
 enum {
 	/*
-	 * A busy reactor looks at its descriptors and reads the clock every so many passes: rarely
-	 * enough that the system call does not show, often enough that an armed queue's guest
-	 * waits for microseconds only while another queue keeps the reactor busy.
+	 * A busy reactor looks at its descriptors every so many passes, or after so long if its
+	 * passes are long: rarely enough that the system call does not show, often enough that an
+	 * armed queue's guest does not wait for the others.
 	 */
 	PASSES_PER_CHECK = 32,
+	CHECK_AFTER_NS = 50000,
 	EVENTS_PER_CHECK = 64,
 };
 
@@ -58,8 +59,6 @@ struct reactor {
 	atomic_uint_fast64_t msgs;
 	atomic_uint busy_pollers;
 };
-
-static _Thread_local struct reactor *current;
 
 /* A counter with one writer needs no locked instruction. */
 static void count(atomic_uint_fast64_t *counter, uint64_t n)
@@ -333,10 +332,10 @@ static void poller_was_idle(struct reactor *r, struct poller *p)
 	}
 }
 
-/* One round over the busy pollers. Returns whether any found work. */
-static bool poll_all(struct reactor *r)
+/* One round over the busy pollers. */
+static void poll_all(struct reactor *r)
 {
-	bool worked = false, idle = false;
+	bool worked = false;
 
 	/* A poller may delete itself or any other, and wake others, which join at the list's end.
 	 */
@@ -350,17 +349,12 @@ static bool poll_all(struct reactor *r)
 				p->idle_since_ns = 0;
 			continue;
 		}
-		if (!idle) {
-			idle = true;
-			r->now_ns = clock_now_ns();
-		}
 		if (p->reactor && p->busy)
 			poller_was_idle(r, p);
 	}
 	count(&r->passes, 1);
 	if (worked)
 		count(&r->worked, 1);
-	return worked;
 }
 
 static void sleep_until_event(struct reactor *r)
@@ -379,9 +373,9 @@ static void sleep_until_event(struct reactor *r)
 
 void reactor_run(struct reactor *r)
 {
+	uint64_t checked_ns = 0;
 	unsigned passes = 0;
 
-	current = r;
 	for (;;) {
 		if (!run_messages(r) && atomic_load_explicit(&r->stopping, memory_order_relaxed))
 			break;
@@ -390,14 +384,14 @@ void reactor_run(struct reactor *r)
 			fire_timers(r);
 			continue;
 		}
+		r->now_ns = clock_now_ns();
 		poll_all(r);
-		if (++passes % PASSES_PER_CHECK == 0) {
+		if (++passes % PASSES_PER_CHECK == 0 || r->now_ns - checked_ns > CHECK_AFTER_NS) {
+			checked_ns = r->now_ns;
 			check_descriptors(r, 0);
-			r->now_ns = clock_now_ns();
 			fire_timers(r);
 		}
 	}
-	current = NULL;
 }
 
 static void *thread_main(void *arg)
@@ -444,11 +438,6 @@ void reactor_stop(struct reactor *r)
 	reactor_send(r, &r->stop);
 }
 
-uint64_t reactor_now_ns(const struct reactor *r)
-{
-	return r->now_ns;
-}
-
 const char *reactor_name(const struct reactor *r)
 {
 	return r->name;
@@ -462,11 +451,6 @@ int reactor_cpu(const struct reactor *r)
 struct helper_pool *reactor_helpers(const struct reactor *r)
 {
 	return r->helpers;
-}
-
-struct reactor *reactor_current(void)
-{
-	return current;
 }
 
 void reactor_get_stats(const struct reactor *r, struct reactor_stats *stats)

@@ -112,13 +112,9 @@ void reactor_fd_del(struct reactor *r, struct reactor_fd *f);
 void reactor_timer_start(struct reactor *r, struct reactor_timer *t, uint64_t delay_ns);
 void reactor_timer_stop(struct reactor *r, struct reactor_timer *t);
 
-/* The time at the start of this pass, within a few microseconds while it is busy; cheap. */
-uint64_t reactor_now_ns(const struct reactor *r);
 const char *reactor_name(const struct reactor *r);
 int reactor_cpu(const struct reactor *r);
 struct helper_pool *reactor_helpers(const struct reactor *r);
-/* The reactor whose thread this is, or NULL. */
-struct reactor *reactor_current(void);
 /* A copy of the counters; from any thread, each counter is whole but the set may be mid-pass. */
 void reactor_get_stats(const struct reactor *r, struct reactor_stats *stats);
 

@@ -77,7 +77,7 @@ static void signal_ready(struct reactor_fd *f, uint32_t events)
 	if (d->draining)
 		return;
 	d->draining = true;
-	log_info("%s: draining", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+	log_info("signal %u: draining", info.ssi_signo);
 	d->drain_timer.fire = drain_too_long;
 	reactor_timer_start(d->control, &d->drain_timer, DRAIN_NS);
 	xen_backend_drain(d->xen, drained, d);
@@ -94,6 +94,7 @@ static int block_signals(struct daemon *d, struct err *err)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP); /* the terminal is gone */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	d->signals.fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -209,6 +210,10 @@ static void stop_all(struct daemon *d)
 		reactor_stop(d->reactors[i]);
 	for (unsigned i = 0; i < d->nr_running; i++)
 		reactor_join(d->reactors[i]);
+	/* Helpers send to reactors, and work for the config and for bdevs: all those outlive them.
+	 */
+	if (d->helpers)
+		helper_pool_destroy(d->helpers);
 	if (d->rpc)
 		rpc_server_destroy(d->rpc);
 	if (d->xen)
@@ -220,8 +225,6 @@ static void stop_all(struct daemon *d)
 		reactor_destroy(d->reactors[i]);
 	if (d->signals.fd >= 0)
 		close(d->signals.fd);
-	if (d->helpers)
-		helper_pool_destroy(d->helpers);
 	if (d->control)
 		reactor_destroy(d->control);
 	if (d->lock_fd >= 0)

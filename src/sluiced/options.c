@@ -185,8 +185,7 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 		return err_set(err, -EINVAL, "what is '%s'? See 'sluiced --help'", argv[optind]);
 	default_path(o->socket, "/run/sluice", o->name, "sock");
 	default_path(o->state, "/var/lib/sluice", o->name, "json");
-	/* Beside the socket, which stands for the instance. */
-	if (snprintf(o->lock, sizeof(o->lock), "%s.lock", o->socket) >= (int)sizeof(o->lock))
-		return err_set(err, -EINVAL, "--socket needs a shorter path");
+	/* The name is what may be there once, wherever its socket is. */
+	default_path(o->lock, "/run/sluice", o->name, "lock");
 	return 0;
 }

@@ -62,7 +62,7 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct args {
 		const char *domain, *vdev, *bdev;
-		bool readonly, shared, dry_run;
+		bool readonly, shared;
 	} args = {0};
 	static const struct params_field fields[] = {
 		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
@@ -70,29 +70,27 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 		PARAMS_REQUIRED(struct args, bdev, PARAMS_STRING),
 		PARAMS_OPTIONAL(struct args, readonly, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, shared, PARAMS_BOOL),
-		PARAMS_OPTIONAL(struct args, dry_run, PARAMS_BOOL),
 	};
 	struct vbd_rpc *ctx = arg;
 	struct xen_attach want;
-	const char *kind = NULL;
+	const char *kind;
 	char vdev[32];
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, fields, 6, &args) ||
+	if (!rpc_decode(req, params, fields, 5, &args) ||
 	    !find_disk(ctx, req, args.domain, args.vdev, &want.domid, &want.devid))
 		return;
 	want.bdev = args.bdev;
 	want.readonly = args.readonly;
 	want.shared = args.shared;
-	rc = args.dry_run ? xen_backend_check_attach(ctx->be, &want, &err)
-			  : xen_backend_attach(ctx->be, &want, &kind, &err);
+	rc = xen_backend_attach(ctx->be, &want, &kind, &err);
 	if (rc) {
 		rpc_fail(req, rc, "%s", err.text);
 		return;
 	}
 	vdev_format(want.devid, vdev, sizeof(vdev));
-	rpc_reply(req, json_pack("{s:i,s:I,s:s,s:s?}", "domid", (int)want.domid, "devid",
+	rpc_reply(req, json_pack("{s:i,s:I,s:s,s:s}", "domid", (int)want.domid, "devid",
 				 (json_int_t)want.devid, "vdev", vdev, "backend", kind));
 }
 
@@ -102,6 +100,7 @@ struct waiting {
 	struct rpc_request *req;
 	struct reactor_timer timer;
 	uint32_t domid, devid;
+	bool force;
 };
 
 static void detach_done(void *arg, const char *error)
@@ -121,10 +120,11 @@ static void detach_too_long(struct reactor_timer *t)
 	struct waiting *w = container_of(t, struct waiting, timer);
 
 	xen_backend_forget_detach(w->ctx->be, w->domid, w->devid);
-	rpc_fail(w->req, -ETIMEDOUT,
-		 "the guest still uses the disk: unmount it there and it goes by itself, or detach "
-		 "with "
-		 "--force");
+	rpc_fail(w->req, -ETIMEDOUT, "%s",
+		 w->force
+			 ? "the device does not finish what it has begun; the disk goes when it has"
+			 : "the guest still uses the disk: unmount it there and it goes by "
+			   "itself, or detach with --force");
 	free(w);
 }
 
@@ -156,6 +156,7 @@ static void detach(struct rpc_request *req, const json_t *params, void *arg)
 	}
 	w->ctx = ctx;
 	w->req = req;
+	w->force = args.force;
 	w->timer.fire = detach_too_long;
 	reactor_timer_start(ctx->control, &w->timer, DETACH_WAIT_NS);
 	rc = xen_backend_detach(ctx->be, w->domid, w->devid, args.force, detach_done, w, &err);

@@ -3,9 +3,8 @@
  * The methods about Xen's disks and the daemon's reactors:
  *
  *   xen_get_domain {domain}                                      -> {domid, name, toolstack}
- *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false,
- *               dry_run=false}                                   -> {domid, devid, vdev, backend}
- *      dry_run: only says whether it could be done; for clients that go through a toolstack
+ *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false}
+ *                                                                -> {domid, devid, vdev, backend}
  *   vbd_detach {domain, vdev, force=false}                       -> true, once the disk is gone
  *   vbd_get_vbds                                                 -> array
  *   vbd_get_iostat                                               -> array

@@ -20,7 +20,6 @@ enum {
 	DOMID_MAX = 0x7fef, /* the largest number of a real domain */
 	EVENTS_PER_ROUND = 256,
 };
-#define RETRY_NS (20 * NSEC_PER_MSEC)
 
 static const char xl_script[] = "block-sluice";
 static const char default_instance[] = "sluice";
@@ -69,7 +68,7 @@ static struct vbd *find_vbd(struct xen_backend *be, const char *kind, uint32_t d
 	return NULL;
 }
 
-static void meet_device(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid)
+void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid)
 {
 	char dir[STORE_PATH_MAX];
 	struct vbd *v = find_vbd(be, kind, domid, devid);
@@ -115,7 +114,7 @@ static void scan_device(struct xen_backend *be, uint32_t devid, void *arg)
 {
 	const struct scan *scan = arg;
 
-	meet_device(be, scan->kind, scan->domid, devid);
+	xen_backend_meet(be, scan->kind, scan->domid, devid);
 }
 
 static void scan_domain(struct xen_backend *be, uint32_t domid, void *arg)
@@ -176,7 +175,7 @@ static void take_event(struct xen_backend *be, const char *path, const char *tok
 	len = (size_t)snprintf(prefix, sizeof(prefix), "/local/domain/%u/backend/%s/", be->self,
 			       token);
 	if (!strncmp(path, prefix, len) && sscanf(path + len, "%u/%u", &domid, &devid) == 2) {
-		meet_device(be, token, domid, devid);
+		xen_backend_meet(be, token, domid, devid);
 		return;
 	}
 	/* Something above the devices: a domain has come or gone. */
@@ -201,12 +200,20 @@ static void store_ready(struct reactor_fd *f, uint32_t events)
 
 static void retry_fired(struct reactor_timer *t)
 {
-	evaluate_dirty(container_of(t, struct xen_backend, retry));
+	struct xen_backend *be = container_of(t, struct xen_backend, retry);
+
+	be->retry_at_ns = 0;
+	evaluate_dirty(be);
 }
 
-void xen_backend_retry_later(struct xen_backend *be)
+void xen_backend_retry_later(struct xen_backend *be, uint64_t delay_ns)
 {
-	reactor_timer_start(be->opts.control, &be->retry, RETRY_NS);
+	uint64_t at_ns = clock_now_ns() + delay_ns;
+
+	if (be->retry_at_ns && be->retry_at_ns <= at_ns)
+		return;
+	be->retry_at_ns = at_ns;
+	reactor_timer_start(be->opts.control, &be->retry, delay_ns);
 }
 
 /* A bdev has come, or was released: disks that wait for one look again. */
@@ -222,7 +229,7 @@ static void bdev_changed(void *arg)
 			v->dirty = true;
 	}
 	/* Not now: the caller may be in the middle of another disk's evaluation. */
-	xen_backend_retry_later(be);
+	xen_backend_retry_later(be, 0);
 }
 
 /* Beginning and end */
@@ -339,6 +346,7 @@ void xen_backend_destroy(struct xen_backend *be)
 {
 	struct list *pos, *next;
 
+	bdev_on_change(NULL, NULL);
 	list_for_each_safe (pos, next, &be->vbds) {
 		struct vbd *v = list_entry(pos, struct vbd, node);
 
@@ -475,47 +483,6 @@ static int write_device(struct store *s, void *arg)
 	return store_write(s, a->front, "state", "%d", XENBUS_INITIALISING);
 }
 
-static void name_paths(struct attach *a)
-{
-	snprintf(a->front, sizeof(a->front), "/local/domain/%u/device/vbd/%u", a->domid, a->devid);
-	snprintf(a->back, sizeof(a->back), "/local/domain/%u/backend/%s/%u/%u", a->be->self,
-		 a->kind, a->domid, a->devid);
-}
-
-static int refuse_taken(const struct attach *a, struct err *err)
-{
-	char vdev[32];
-
-	vdev_format(a->devid, vdev, sizeof(vdev));
-	return err_set(err, -EEXIST, "domain %u has a disk %s already: choose another name",
-		       a->domid, vdev);
-}
-
-int xen_backend_check_attach(struct xen_backend *be, const struct xen_attach *want, struct err *err)
-{
-	struct attach a = {
-		.be = be,
-		.kind = be->opts.kinds[0],
-		.domid = want->domid,
-		.devid = want->devid,
-	};
-	struct bdev *b;
-	int rc;
-
-	b = vbd_find_bdev(want->bdev, err);
-	if (!b)
-		return -ENOENT;
-	/* Would it be ours if we asked? Nothing comes between: this thread alone claims. */
-	rc = bdev_claim(b, !want->readonly, want->shared, err);
-	if (rc)
-		return rc;
-	bdev_release(b);
-	name_paths(&a);
-	return store_exists(&be->store, a.front) || store_exists(&be->store, a.back)
-		       ? refuse_taken(&a, err)
-		       : 0;
-}
-
 int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, const char **kind,
 		       struct err *err)
 {
@@ -528,20 +495,31 @@ int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, co
 		.readonly = want->readonly,
 		.shared = want->shared,
 	};
+	struct bdev *b;
+	char vdev[32];
 	int rc;
 
-	rc = xen_backend_check_attach(be, want, err);
+	b = vbd_find_bdev(want->bdev, err);
+	if (!b)
+		return -ENOENT;
+	/* Would it be ours if we asked? Nothing comes between: this thread alone claims. */
+	rc = bdev_claim(b, !want->readonly, want->shared, err);
 	if (rc)
 		return rc;
-	name_paths(&a);
+	bdev_release(b);
+	vdev_format(a.devid, vdev, sizeof(vdev));
+	snprintf(a.front, sizeof(a.front), "/local/domain/%u/device/vbd/%u", a.domid, a.devid);
+	snprintf(a.back, sizeof(a.back), "/local/domain/%u/backend/%s/%u/%u", be->self, a.kind,
+		 a.domid, a.devid);
 	rc = store_transact(&be->store, write_device, &a);
 	if (rc == -EEXIST)
-		return refuse_taken(&a, err);
+		return err_set(err, rc, "domain %u has a disk %s already: choose another name",
+			       a.domid, vdev);
 	if (rc)
-		return err_set(err, rc, "cannot write a disk of domain %u to xenstore: %s", a.domid,
-			       strerror(-rc));
+		return err_set(err, rc, "cannot write disk %s of domain %u to xenstore: %s", vdev,
+			       a.domid, strerror(-rc));
 	*kind = a.kind;
-	meet_device(be, a.kind, a.domid, a.devid);
+	xen_backend_meet(be, a.kind, a.domid, a.devid);
 	evaluate_dirty(be);
 	return 0;
 }

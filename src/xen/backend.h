@@ -60,9 +60,6 @@ struct xen_attach {
 	bool shared;
 };
 
-/* Whether the disk could be attached now: 0, or a negative errno with the remedy. */
-int xen_backend_check_attach(struct xen_backend *be, const struct xen_attach *want,
-			     struct err *err);
 /*
  * Makes a disk in xenstore, where no toolstack does. Returns 0 or a negative errno; then nothing
  * was made. *@kind: the backend's kind it got.

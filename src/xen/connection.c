@@ -142,6 +142,7 @@ int connection_create(const struct connection_opts *opts, struct connection **ou
 		.ring_nr = 1,
 		.ledger = c->ledger,
 		.spin_max_ns = opts->spin_max_ns,
+		.log_limit = opts->log_limit,
 		.broken = queue_broken,
 		.arg = c,
 	};
@@ -152,8 +153,6 @@ int connection_create(const struct connection_opts *opts, struct connection **ou
 		goto no_queue;
 	}
 	*out = c;
-	c->to_reactor.fn = start_on_reactor;
-	reactor_send(opts->lane->reactor, &c->to_reactor);
 	return 0;
 no_queue:
 	xen_events_unbind(&c->doorbell);
@@ -164,6 +163,12 @@ no_ring:
 no_ledger:
 	free(c);
 	return rc;
+}
+
+void connection_start(struct connection *c)
+{
+	c->to_reactor.fn = start_on_reactor;
+	reactor_send(c->opts.lane->reactor, &c->to_reactor);
 }
 
 void connection_stop(struct connection *c)

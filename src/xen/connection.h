@@ -33,6 +33,7 @@ struct connection_opts {
 	struct blkif_limits limits;
 	uint32_t spin_max_ns;
 	const char *label;
+	struct log_limit *log_limit; /* for the reactor's lines; nobody else's meanwhile */
 	/* All on the control thread. */
 	void (*started)(void *arg,
 			int rc);    /* serving, or (rc < 0) not: then it has to be destroyed */
@@ -41,8 +42,10 @@ struct connection_opts {
 	void *arg;
 };
 
-/* Opens and starts; @started follows. Returns 0 and *@out, or a negative errno with the reason. */
+/* Opens it; nothing is served yet. Returns 0 and *@out, or a negative errno with the reason. */
 int connection_create(const struct connection_opts *opts, struct connection **out, struct err *err);
+/* Starts serving; @started follows. */
+void connection_start(struct connection *c);
 /* Takes no more requests, answers those taken; @stopped follows. After started, once. */
 void connection_stop(struct connection *c);
 /* Unbinds and unmaps. */

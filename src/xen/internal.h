@@ -17,7 +17,8 @@ struct xen_backend {
 	struct xen_lane *lanes;
 	unsigned next_lane;
 	struct reactor_fd xs_fd;
-	struct reactor_timer retry; /* for disks that wait for the kernel's backend */
+	struct reactor_timer retry; /* for disks that wait for what no watch tells */
+	uint64_t retry_at_ns;       /* 0: it does not run */
 	struct list vbds;
 	bool draining;
 	void (*drained)(void *arg);
@@ -26,7 +27,9 @@ struct xen_backend {
 
 /* A vbd's connection has ended during a drain. */
 void xen_backend_vbd_stopped(struct xen_backend *be);
-/* Comes back to dirty disks a little later. */
-void xen_backend_retry_later(struct xen_backend *be);
+/* Looks at the device, which may be new. */
+void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid);
+/* Comes back to dirty disks @delay_ns from now, or sooner if that was wanted already. */
+void xen_backend_retry_later(struct xen_backend *be, uint64_t delay_ns);
 
 #endif

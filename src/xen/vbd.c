@@ -9,54 +9,16 @@
 
 #include "base/clock.h"
 #include "base/parse.h"
-#include "xen/connection.h"
 #include "xen/host.h"
 #include "xen/internal.h"
+#include "xen/vbd_store.h"
 #include "xen/vdev.h"
-
-enum {
-	/* One page for now: 32 requests of up to 1 MiB. */
-	MAX_RING_PAGE_ORDER = 0,
-	MAX_QUEUES = 1,
-};
 
 /* The kernel's backend takes a new vbd within milliseconds, if it is loaded. */
 #define KERNEL_TAKES_NS (2 * NSEC_PER_SEC)
-
-/* The keys that are ours alone, in the backend's directory. */
-static const char key_status[] =
-	"sluice-status"; /* "ready" or "error: ..."; the script waits for it */
-static const char key_clean[] = "sluice-clean"; /* the clean mark: sectors of the disk */
-
-bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared)
-{
-	char text[128];
-	char *comma, *at;
-
-	if (strlen(target) >= sizeof(text))
-		return false;
-	strcpy(text, target);
-	*shared = false;
-	comma = strchr(text, ',');
-	if (comma) {
-		if (strcmp(comma, ",shared"))
-			return false;
-		*shared = true;
-		*comma = '\0';
-	}
-	instance[0] = '\0';
-	at = strchr(text, '@');
-	if (at) {
-		*at = '\0';
-		if (!parse_name(at + 1))
-			return false;
-		strcpy(instance, at + 1);
-	}
-	if (!parse_name(text))
-		return false;
-	strcpy(bdev, text);
-	return true;
-}
+#define KERNEL_LOOK_NS  (20 * NSEC_PER_MSEC)
+/* After an error that may pass: want of memory, xenstore's trouble. */
+#define RETRY_NS NSEC_PER_SEC
 
 struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid)
 {
@@ -100,113 +62,6 @@ void vbd_destroy(struct vbd *v)
 	free(v);
 }
 
-/* Keys of our directory */
-
-struct key_write {
-	const struct vbd *v;
-	const char *key;
-	const char *value;
-};
-
-static int write_if_there(struct store *s, void *arg)
-{
-	const struct key_write *w = arg;
-	char *state = store_read(s, w->v->dir, "state");
-
-	free(state);
-	if (!state && errno == ENOENT)
-		return -ENOENT;
-	return store_write(s, w->v->dir, w->key, "%s", w->value);
-}
-
-/*
- * Writes a key, unless the toolstack has removed our directory: a write would bring it back, with
- * nobody to remove it. Then -ENOENT.
- */
-static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
-{
-	char value[512];
-	struct key_write w = {.v = v, .key = key, .value = value};
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(value, sizeof(value), fmt, ap);
-	va_end(ap);
-	return store_transact(&v->be->store, write_if_there, &w);
-}
-
-/* What goes wrong with one disk */
-
-static void set_error(struct vbd *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void set_error(struct vbd *v, const char *fmt, ...)
-{
-	char text[sizeof(v->error)];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	parse_make_printable(text);
-	if (!strcmp(text, v->error))
-		return;
-	snprintf(v->error, sizeof(v->error), "%s", text);
-	log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: %s", v->label, v->error);
-	/* Where administrators of Xen look; nothing depends on it. */
-	write_key(v, "sluice-error", "%s", v->error);
-}
-
-static void clear_error(struct vbd *v)
-{
-	if (!v->error[0])
-		return;
-	v->error[0] = '\0';
-	store_remove(&v->be->store, v->dir, "sluice-error");
-}
-
-/*
- * Answers the toolstack's script: "ready", or "error" and why. Only what is new is written, since
- * each write comes back as a watch event.
- */
-static void set_status(struct vbd *v, const char *status)
-{
-	char text[sizeof(v->status)];
-	int rc;
-
-	if (!strcmp(status, "error"))
-		snprintf(text, sizeof(text), "error: %s", v->error);
-	else
-		snprintf(text, sizeof(text), "%s", status);
-	if (!strcmp(text, v->status))
-		return;
-	strcpy(v->status, text);
-	rc = write_key(v, key_status, "%s", v->status);
-	if (rc && rc != -ENOENT)
-		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot write to xenstore: %s",
-			    v->label, strerror(-rc));
-}
-
-static void write_state(struct vbd *v, uint32_t state)
-{
-	int rc;
-
-	if (v->state == state)
-		return;
-	rc = write_key(v, "state", "%u", state);
-	if (rc == -ENOENT)
-		return;
-	if (rc) {
-		set_error(v, "cannot write state %s to xenstore: %s", xenbus_state_name(state),
-			  strerror(-rc));
-		return;
-	}
-	log_debug("%s: %s -> %s", v->label, xenbus_state_name(v->state), xenbus_state_name(state));
-	v->state = state;
-}
-
 /* The frontend broke the protocol: it is told by Closing, and may come back once it has closed. */
 static void fail(struct vbd *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -218,9 +73,9 @@ static void fail(struct vbd *v, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	set_error(v, "%s", text);
+	vbd_set_error(v, "%s", text);
 	v->adopting = false;
-	write_state(v, XENBUS_CLOSING);
+	vbd_write_state(v, XENBUS_CLOSING);
 }
 
 /* What to serve */
@@ -270,79 +125,73 @@ static void find_bdev(struct vbd *v)
 		v->bdev = NULL;
 		goto refuse;
 	}
-	clear_error(v);
-	set_status(v, "ready");
+	vbd_clear_error(v);
+	vbd_set_status(v, true);
 	return;
 refuse:
-	set_error(v, "%s", err.text);
-	set_status(v, "error");
+	vbd_set_error(v, "%s", err.text);
+	vbd_set_status(v, false);
 }
 
-static struct blkif_limits limits_of(const struct vbd *v)
-{
-	const struct bdev_limits *b = &v->bdev->limits;
-	uint64_t segments = BLKIF_MAX_SEGMENTS;
+/* The kernel's backend */
 
-	if (b->max_iov && b->max_iov < segments)
-		segments = b->max_iov;
-	if (b->max_io && b->max_io / BLKIF_PAGE_SIZE < segments)
-		segments = b->max_io / BLKIF_PAGE_SIZE;
-	return (struct blkif_limits){
-		.sectors = v->bdev->size / BLKIF_SECTOR_SIZE,
-		.max_indirect_segments =
-			segments > BLKIF_MAX_DIRECT_SEGMENTS ? (uint16_t)segments : 0,
-		.readonly = v->readonly,
-		.flush = true,
-	};
+/* Whether the kernel's backend has let go of it, or never had it; else look again later. */
+static bool take_from_kernel(struct vbd *v, uint32_t state)
+{
+	char device[32];
+	struct err err;
+
+	if (strcmp(v->kind, "vbd"))
+		return true;
+	snprintf(device, sizeof(device), "vbd-%u-%u", v->domid, v->devid);
+	switch (xen_host_kernel_has(v->be->opts.root, device)) {
+	case 1:
+		if (xen_host_kernel_release(v->be->opts.root, device, &err)) {
+			vbd_set_error(v, "%s", err.text);
+			vbd_set_status(v, false);
+			return false;
+		}
+		log_debug("%s: taken from the kernel's backend", v->label);
+		return true;
+	case 0:
+		/*
+		 * Its driver is there and takes any new device: we must come after it, or it would
+		 * come after us. One that is further than new, it has had already.
+		 */
+		if (state > XENBUS_INITIALISING ||
+		    clock_now_ns() - v->first_seen_ns > KERNEL_TAKES_NS)
+			return true;
+		v->dirty = true;
+		xen_backend_retry_later(v->be, KERNEL_LOOK_NS);
+		return false;
+	default:
+		return true;
+	}
+}
+
+/*
+ * The kernel's backend, loaded only now, takes all devices that have no driver: this one may be
+ * among them. Returns whether it was; then the device has been taken back.
+ */
+static bool kernel_has_come(struct vbd *v)
+{
+	char device[32];
+
+	snprintf(device, sizeof(device), "vbd-%u-%u", v->domid, v->devid);
+	return !strcmp(v->kind, "vbd") && xen_host_kernel_has(v->be->opts.root, device) == 1 &&
+	       take_from_kernel(v, v->state);
 }
 
 /* Actions */
 
-/*
- * Whether our directory is still as we know it, within the transaction that is to write there:
- * -ENOENT if it was removed, and writing would bring it back; -ECANCELED if the toolstack has asked
- * us to close, and writing our state would undo that. In both cases a watch event is on its way.
- */
-static int check_ours(struct store *s, const struct vbd *v)
-{
-	uint32_t state;
-	int rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
-
-	if (rc)
-		return rc == -EINVAL ? 0 : rc;
-	if (state != v->state && (state == XENBUS_CLOSING || state == XENBUS_CLOSED))
-		return -ECANCELED;
-	return 0;
-}
-
-static int write_offer(struct store *s, void *arg)
-{
-	const struct vbd *v = arg;
-	uint16_t segments = v->bdev ? limits_of(v).max_indirect_segments : BLKIF_MAX_SEGMENTS;
-	int rc = check_ours(s, v);
-
-	if (rc)
-		return rc;
-	/* Not what the kernel's backend may have offered before we took the device from it. */
-	if ((rc = store_write(s, v->dir, "max-ring-page-order", "%d", MAX_RING_PAGE_ORDER)) ||
-	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%d", MAX_QUEUES)) ||
-	    (rc = store_write(s, v->dir, "feature-persistent", "0")))
-		return rc;
-	if (segments)
-		rc = store_write(s, v->dir, "feature-max-indirect-segments", "%u", segments);
-	else
-		rc = store_remove(s, v->dir, "feature-max-indirect-segments");
-	return rc ? rc : store_write(s, v->dir, "state", "%u", XENBUS_INIT_WAIT);
-}
-
 static void prepare(struct vbd *v)
 {
-	int rc = store_transact(&v->be->store, write_offer, v);
+	int rc = vbd_write_offer(v);
 
 	if (rc == -ENOENT || rc == -ECANCELED)
 		return;
 	if (rc) {
-		set_error(v, "cannot write the offer to xenstore: %s", strerror(-rc));
+		vbd_set_error(v, "cannot write the offer to xenstore: %s", strerror(-rc));
 		return;
 	}
 	log_debug("%s: %s -> InitWait", v->label, xenbus_state_name(v->state));
@@ -350,73 +199,15 @@ static void prepare(struct vbd *v)
 	v->refused = false; /* a frontend that starts anew has no requests from before */
 }
 
-static int write_connected(struct store *s, void *arg)
+/* Adopting did not work. Nothing was served, nothing is lost: the guest waits, and we try again. */
+static void refuse_for_now(struct vbd *v, const char *why)
 {
-	const struct vbd *v = arg;
-	int rc = check_ours(s, v);
-
-	if (rc)
-		return rc;
-	if ((rc = store_write(s, v->dir, "feature-flush-cache", "1")) ||
-	    (rc = store_write(s, v->dir, "feature-barrier", "0")) ||
-	    (rc = store_write(s, v->dir, "feature-discard", "0")) ||
-	    (rc = store_write(s, v->dir, "sectors", "%lu",
-			      (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE))) ||
-	    (rc = store_write(s, v->dir, "sector-size", "%d", BLKIF_SECTOR_SIZE)) ||
-	    (rc = store_write(s, v->dir, "physical-sector-size", "%u",
-			      v->bdev->limits.physical_block_size)) ||
-	    (rc = store_write(s, v->dir, "info", "%d", v->readonly ? 4 : 0)))
-		return rc;
-	return store_write(s, v->dir, "state", "%u", XENBUS_CONNECTED);
-}
-
-/* A key that, where there is one, must be a number up to @max. */
-static int optional_u32(struct vbd *v, const char *key, uint32_t max, uint32_t absent,
-			uint32_t *value, struct err *err)
-{
-	int rc = store_read_u32(&v->be->store, v->frontend, key, max, value);
-
-	if (rc == -ENOENT) {
-		*value = absent;
-		return 0;
-	}
-	return rc ? err_set(err, -EINVAL, "the frontend's key %s is no number up to %u", key, max)
-		  : 0;
-}
-
-static int read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
-{
-	struct store *s = &v->be->store;
-	uint32_t queues, order;
-	const char *ring_key;
-	char *protocol;
-	int rc;
-
-	rc = optional_u32(v, "multi-queue-num-queues", MAX_QUEUES, 1, &queues, err);
-	if (rc)
-		return rc;
-	if (!queues)
-		return err_set(err, -EINVAL, "the frontend wants 0 queues");
-	rc = optional_u32(v, "ring-page-order", MAX_RING_PAGE_ORDER, UINT32_MAX, &order, err);
-	if (rc)
-		return rc;
-	protocol = store_read(s, v->frontend, "protocol");
-	if (!protocol && errno != ENOENT)
-		return err_set(err, -EINVAL, "the frontend's key protocol cannot be read");
-	keys->layout = blkif_layout_find(protocol);
-	free(protocol);
-	if (!keys->layout)
-		return err_set(err, -EINVAL,
-			       "the frontend's protocol is neither x86_32-abi nor x86_64-abi");
-	/* A frontend that says how many pages it has numbers them. */
-	ring_key = order == UINT32_MAX ? "ring-ref" : "ring-ref0";
-	if (store_read_u32(s, v->frontend, ring_key, UINT32_MAX, &keys->ring_ref))
-		return err_set(err, -EINVAL, "the frontend's key %s is missing or no number",
-			       ring_key);
-	if (store_read_u32(s, v->frontend, "event-channel", UINT32_MAX, &keys->event_channel))
-		return err_set(err, -EINVAL,
-			       "the frontend's key event-channel is missing or no number");
-	return 0;
+	vbd_set_error(v, "cannot go on with the guest's ring: %s", why);
+	v->adopting = false;
+	v->refused = true;
+	v->dirty = true;
+	v->adopt_after_ns = clock_now_ns() + RETRY_NS;
+	xen_backend_retry_later(v->be, RETRY_NS);
 }
 
 static void conn_started(void *arg, int rc)
@@ -428,27 +219,32 @@ static void conn_started(void *arg, int rc)
 		connection_destroy(v->conn);
 		v->conn = NULL;
 		v->phase = VBD_IDLE;
-		fail(v, "cannot open the device: %s", strerror(-rc));
+		if (v->adopting) {
+			vbd_write_mark(v);
+			refuse_for_now(v, strerror(-rc));
+		} else {
+			fail(v, "cannot open the device: %s", strerror(-rc));
+		}
 		goto out;
 	}
 	/* One that was adopted in Closing stays so: it has all keys, and was asked to close. */
 	if (v->state != XENBUS_CLOSING)
-		rc = store_transact(&v->be->store, write_connected, v);
+		rc = vbd_write_connected(v);
 	if (rc == -ENOENT || rc == -ECANCELED) {
 		v->adopting = false;
 		goto out;
 	}
 	if (rc) {
-		set_error(v, "cannot write to xenstore: %s", strerror(-rc));
+		vbd_set_error(v, "cannot write to xenstore: %s", strerror(-rc));
 		v->faulty = true;
 		goto out;
 	}
-	log_info("%s: connected to bdev %s%s%s", v->label, v->bdev_name,
-		 v->readonly ? ", read-only" : "", v->adopting ? ", adopted" : "");
+	log_limited(&v->log_limit, LOG_LEVEL_INFO, "%s: connected to bdev %s%s%s", v->label,
+		    v->bdev_name, v->readonly ? ", read-only" : "", v->adopting ? ", adopted" : "");
 	if (v->state != XENBUS_CLOSING)
 		v->state = XENBUS_CONNECTED;
 	v->adopting = false;
-	clear_error(v);
+	vbd_clear_error(v);
 out:
 	if (v->be->draining && v->conn) {
 		vbd_drain(v);
@@ -459,24 +255,6 @@ out:
 	vbd_evaluate(v);
 }
 
-/* Left by a daemon that drained; gone when somebody serves the ring. */
-static void write_clean_mark(struct vbd *v)
-{
-	int rc;
-
-	/* A guest that was asked to close may have the disk in use for as long as it likes. */
-	if (v->state != XENBUS_CONNECTED && v->state != XENBUS_CLOSING)
-		return;
-	if (v->bdev->limits.volatile_data) {
-		log_warning("%s: bdev %s lives in this daemon's memory; the guest's disk ends here",
-			    v->label, v->bdev_name);
-		return;
-	}
-	rc = write_key(v, key_clean, "%lu", (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
-	if (rc && rc != -ENOENT)
-		log_error("%s: cannot leave the clean mark: %s", v->label, strerror(-rc));
-}
-
 static void conn_stopped(void *arg)
 {
 	struct vbd *v = arg;
@@ -485,10 +263,10 @@ static void conn_stopped(void *arg)
 	connection_destroy(v->conn);
 	v->conn = NULL;
 	v->phase = VBD_IDLE;
-	log_info("%s: disconnected", v->label);
+	log_limited(&v->log_limit, LOG_LEVEL_INFO, "%s: disconnected", v->label);
 	if (v->be->draining) {
 		if (!v->faulty)
-			write_clean_mark(v);
+			vbd_write_mark(v);
 		xen_backend_vbd_stopped(v->be);
 		return;
 	}
@@ -499,7 +277,7 @@ static void conn_broken(void *arg)
 {
 	struct vbd *v = arg;
 
-	set_error(v, "the frontend broke its ring: disconnected");
+	vbd_set_error(v, "the frontend broke its ring: disconnected");
 	v->faulty = true;
 	vbd_evaluate(v);
 }
@@ -513,35 +291,50 @@ static void start_connection(struct vbd *v)
 		.gnttab = be->gnttab,
 		.domid = v->domid,
 		.bdev = v->bdev,
-		.limits = limits_of(v),
+		.limits = vbd_get_limits(v),
 		.spin_max_ns = be->opts.spin_max_ns,
 		.label = v->label,
+		.log_limit = &v->data_log_limit,
 		.started = conn_started,
 		.stopped = conn_stopped,
 		.broken = conn_broken,
 		.arg = v,
 	};
 	struct err err;
+	int rc;
 
-	if (read_keys(v, &opts.keys, &err) || connection_create(&opts, &v->conn, &err)) {
+	rc = vbd_read_keys(v, &opts.keys, &err);
+	if (!rc)
+		rc = connection_create(&opts, &v->conn, &err);
+	/* From here on it is not clean: if we die, nobody must believe that we had drained. */
+	if (!rc && v->adopting) {
+		rc = vbd_remove_mark(v);
+		if (rc) {
+			err_set(&err, rc, "cannot take the clean mark: %s", strerror(-rc));
+			connection_destroy(v->conn);
+			v->conn = NULL;
+		}
+	}
+	if (rc && v->adopting) {
+		refuse_for_now(v, err.text);
+		return;
+	}
+	if (rc) {
 		fail(v, "%s", err.text);
 		return;
 	}
 	be->next_lane++;
 	v->phase = VBD_STARTING;
+	connection_start(v->conn);
 }
 
 /* Connects once the toolstack's script agrees and there is something to serve. */
 static void connect_vbd(struct vbd *v)
 {
-	struct store *s = &v->be->store;
-	char path[STORE_PATH_MAX + 8];
-
 	if (!v->bdev)
 		return;
-	snprintf(path, sizeof(path), "%s/script", v->dir);
-	if (!v->adopting && store_exists(s, path) &&
-	    !store_equals(s, v->dir, "hotplug-status", "connected"))
+	if (!v->adopting && vbd_has_key(v, "script") &&
+	    !store_equals(&v->be->store, v->dir, "hotplug-status", "connected"))
 		return;
 	start_connection(v);
 }
@@ -559,11 +352,15 @@ static void check_keys(struct vbd *v)
 	struct err err;
 
 	if (!v->conn) {
-		connect_vbd(v);
+		/* What it has offered meanwhile is not ours: we begin again. */
+		if (v->state != XENBUS_CONNECTED && kernel_has_come(v))
+			prepare(v);
+		else
+			connect_vbd(v);
 		return;
 	}
 	now = connection_get_keys(v->conn);
-	if (!read_keys(v, &keys, &err) && keys.ring_ref == now->ring_ref &&
+	if (!vbd_read_keys(v, &keys, &err) && keys.ring_ref == now->ring_ref &&
 	    keys.event_channel == now->event_channel && keys.layout == now->layout)
 		return;
 	disconnect(v);
@@ -580,125 +377,40 @@ static void remove_from_store(struct vbd *v, bool frontend_too)
 		log_error("%s: cannot remove it from xenstore: %s", v->label, strerror(-rc));
 }
 
-static void act(struct vbd *v, enum xenbus_action action)
-{
-	switch (action) {
-	case XENBUS_DO_WAIT:
-		return;
-	case XENBUS_DO_PREPARE:
-		prepare(v);
-		return;
-	case XENBUS_DO_CONNECT:
-	case XENBUS_DO_CHECK:
-		check_keys(v);
-		return;
-	case XENBUS_DO_RESTART:
-		if (v->conn)
-			disconnect(v);
-		else
-			prepare(v);
-		return;
-	case XENBUS_DO_CLOSING:
-		write_state(v, XENBUS_CLOSING);
-		return;
-	case XENBUS_DO_CLOSE:
-		if (v->conn) {
-			disconnect(v);
-			return;
-		}
-		v->refused = false;
-		clear_error(v);
-		write_state(v, XENBUS_CLOSED);
-		return;
-	case XENBUS_DO_GONE:
-		if (v->conn) {
-			disconnect(v);
-			return;
-		}
-		write_state(v, XENBUS_CLOSED);
-		remove_from_store(v, false);
-		return;
-	}
-}
-
 /* The first look at a device */
-
-/* Whether the kernel's backend has let go of it, or never had it; else look again later. */
-static bool take_from_kernel(struct vbd *v, uint32_t state)
-{
-	char device[32];
-	struct err err;
-
-	if (strcmp(v->kind, "vbd"))
-		return true;
-	snprintf(device, sizeof(device), "vbd-%u-%u", v->domid, v->devid);
-	switch (xen_host_kernel_has(v->be->opts.root, device)) {
-	case 1:
-		if (xen_host_kernel_release(v->be->opts.root, device, &err)) {
-			set_error(v, "%s", err.text);
-			set_status(v, "error");
-			return false;
-		}
-		log_debug("%s: taken from the kernel's backend", v->label);
-		return true;
-	case 0:
-		/*
-		 * Its driver is there and takes any new device: we must come after it, or it would
-		 * come after us. One that is further than new, it has had already.
-		 */
-		if (state > XENBUS_INITIALISING ||
-		    clock_now_ns() - v->first_seen_ns > KERNEL_TAKES_NS)
-			return true;
-		v->dirty = true;
-		xen_backend_retry_later(v->be);
-		return false;
-	default:
-		return true;
-	}
-}
 
 /* A device that was connected when we came: a predecessor's guest. */
 static void find_clean_mark(struct vbd *v)
 {
-	struct store *s = &v->be->store;
-	char *mark = store_read(s, v->dir, key_clean);
 	uint64_t sectors = 0;
-	bool good = mark && parse_u64(mark, UINT64_MAX, &sectors);
-	int rc;
+	bool marked = vbd_read_mark(v, &sectors);
 
 	/* Closing without a mark: it was disconnected already, or is no worse off than that. */
-	if (!mark && v->state == XENBUS_CLOSING)
+	if (!marked && v->state == XENBUS_CLOSING)
 		return;
-	free(mark);
 	v->refused = true;
-	if (!good) {
-		set_error(
+	if (!v->bdev || clock_now_ns() < v->adopt_after_ns)
+		return; /* that error is said; the mark stays until it can be taken */
+	if (!marked) {
+		vbd_set_error(
 			v,
 			"a guest is connected, but the sluiced before this one left no clean mark: "
 			"it ended without draining, and requests may be lost; not served (shut "
 			"the guest down, or detach the disk with --force)");
 		return;
 	}
-	if (!v->bdev)
-		return; /* its error is said; the mark stays until there is a bdev */
 	if (sectors != v->bdev->size / BLKIF_SECTOR_SIZE) {
-		set_error(v,
-			  "a guest is connected to a disk of %lu sectors, but bdev %s has %lu now; "
-			  "not "
-			  "served (give it the right bdev, or detach the disk with --force)",
-			  (unsigned long)sectors, v->bdev_name,
-			  (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
-		return;
-	}
-	/* Before anything is served: if we die, nobody must believe that we had drained. */
-	rc = store_remove(s, v->dir, key_clean);
-	if (rc) {
-		set_error(v, "cannot take the clean mark: %s; not served", strerror(-rc));
+		vbd_set_error(
+			v,
+			"a guest is connected to a disk of %lu sectors, but bdev %s has %lu now; "
+			"not "
+			"served (give it the right bdev, or detach the disk with --force)",
+			(unsigned long)sectors, v->bdev_name,
+			(unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
 		return;
 	}
 	v->refused = false;
 	v->adopting = true;
-	clear_error(v);
 }
 
 static bool first_look(struct vbd *v, uint32_t state)
@@ -725,23 +437,81 @@ static bool first_look(struct vbd *v, uint32_t state)
 	return true;
 }
 
-/*
- * Our own state, if somebody else has written it: a toolstack that wants the disk gone, or the
- * kernel's backend, loaded only now, that has taken the device behind our back.
- */
+/* Our own state, if somebody else has written it: a toolstack that wants the disk gone, mostly. */
 static void obey_own_state(struct vbd *v, uint32_t state)
 {
 	if (state == v->state)
 		return;
-	if (state == XENBUS_CLOSING || state == XENBUS_CLOSED) {
+	if ((state == XENBUS_CLOSING || state == XENBUS_CLOSED) && !kernel_has_come(v)) {
 		log_debug("%s: the toolstack wrote %s", v->label, xenbus_state_name(state));
 		v->state = state;
 		return;
 	}
-	take_from_kernel(v, XENBUS_INIT_WAIT);
-	log_warning("%s: somebody wrote %s as our state; it is %s", v->label,
-		    xenbus_state_name(state), xenbus_state_name(v->state));
-	write_key(v, "state", "%u", v->state);
+	log_limited(
+		&v->log_limit, LOG_LEVEL_WARNING,
+		"%s: somebody, the kernel's xen-blkback perhaps, wrote %s as our state; it is %s",
+		v->label, xenbus_state_name(state), xenbus_state_name(v->state));
+	kernel_has_come(v);
+	vbd_restore_state(v);
+}
+
+static void act(struct vbd *v, enum xenbus_action action)
+{
+	if (action == XENBUS_DO_WAIT)
+		return;
+	if (action == XENBUS_DO_CONNECT) {
+		check_keys(v);
+		return;
+	}
+	if (action == XENBUS_DO_CLOSING) {
+		vbd_write_state(v, XENBUS_CLOSING);
+		return;
+	}
+	/* All others begin with the end of the connection; then this is decided anew. */
+	if (v->conn) {
+		disconnect(v);
+		return;
+	}
+	if (action == XENBUS_DO_PREPARE) {
+		prepare(v);
+		return;
+	}
+	if (v->refused) {
+		v->refused = false;
+		vbd_clear_error(v);
+	}
+	vbd_write_state(v, XENBUS_CLOSED);
+	/*
+	 * libxl removes what it has made, and takes it for an error if it is not there any more;
+	 * xenopsd waits until we have removed it.
+	 */
+	if (action == XENBUS_DO_GONE &&
+	    !(vbd_has_key(v, "script") && xen_backend_libxl_has(v->be, v->domid)))
+		remove_from_store(v, false);
+}
+
+/*
+ * Our directory was removed, or was @renewed for another disk, or shall go by force: what was taken
+ * is answered, then the disk is forgotten.
+ */
+static void forget(struct vbd *v, bool renewed)
+{
+	struct xen_backend *be = v->be;
+	uint32_t domid = v->domid, devid = v->devid;
+	char kind[sizeof(v->kind)];
+
+	if (v->conn) {
+		disconnect(v);
+		return;
+	}
+	if (v->force && !renewed)
+		remove_from_store(v, true);
+	strcpy(kind, v->kind);
+	vbd_destroy(v);
+	if (renewed) {
+		xen_backend_meet(be, kind, domid, devid);
+		xen_backend_retry_later(be, 0);
+	}
 }
 
 void vbd_evaluate(struct vbd *v)
@@ -750,24 +520,20 @@ void vbd_evaluate(struct vbd *v)
 	enum xenbus_action action;
 	bool online;
 	uint32_t state = XENBUS_UNKNOWN;
+	bool renewed;
 	int rc;
 
 	if (v->be->draining || v->phase == VBD_STARTING || v->phase == VBD_STOPPING)
 		return;
 	rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
-	if (rc == -ENOENT || v->force) {
-		/* Removed under us, or to be: what was taken is answered, then it is forgotten. */
-		if (v->conn) {
-			disconnect(v);
-			return;
-		}
-		if (v->force)
-			remove_from_store(v, true);
-		vbd_destroy(v);
+	/* Without the key that we have written, the directory was removed and made again. */
+	renewed = !rc && vbd_is_renewed(v);
+	if (rc == -ENOENT || renewed || v->force) {
+		forget(v, renewed);
 		return;
 	}
 	if (rc) {
-		set_error(v, "our state in xenstore cannot be read: %s", strerror(-rc));
+		vbd_set_error(v, "our state in xenstore cannot be read: %s", strerror(-rc));
 		return;
 	}
 	if (!v->seen) {
@@ -791,14 +557,16 @@ void vbd_evaluate(struct vbd *v)
 		fail(v, "%s", v->error);
 	}
 	rc = store_read_u32(s, v->frontend, "state", XENBUS_STATES - 1, &v->frontend_state);
-	if (rc == -ENOENT || rc == -EINVAL) {
+	if (rc == -EINVAL)
+		return; /* no state at all: it may write a better one */
+	if (rc == -ENOENT) {
 		v->frontend_state = XENBUS_UNKNOWN;
 	} else if (rc) {
 		/* No news of the guest's end, only of xenstore's trouble. */
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot read %s/state: %s",
 			    v->label, v->frontend, strerror(-rc));
 		v->dirty = true;
-		xen_backend_retry_later(v->be);
+		xen_backend_retry_later(v->be, RETRY_NS);
 		return;
 	}
 	if (v->adopting) {
@@ -823,20 +591,14 @@ void vbd_evaluate(struct vbd *v)
 	/* A disk that is going away is not offered again. */
 	if (!online && v->state == XENBUS_CLOSED && action != XENBUS_DO_GONE)
 		return;
-	if (v->refused && action == XENBUS_DO_CHECK)
+	if (v->refused && action == XENBUS_DO_CONNECT)
 		return;
 	act(v, action);
 }
 
-bool vbd_drain(struct vbd *v)
+void vbd_drain(struct vbd *v)
 {
-	switch (v->phase) {
-	case VBD_IDLE:
-		return false;
-	case VBD_SERVING:
+	/* What is under way ends first, and then comes here or ends it. */
+	if (v->phase == VBD_SERVING)
 		disconnect(v);
-		return true;
-	default:
-		return true; /* what is under way ends first, and then comes here or ends it */
-	}
 }

@@ -40,14 +40,14 @@ struct vbd {
 
 	uint32_t state;          /* ours, as we wrote it or found it */
 	uint32_t frontend_state; /* as last seen */
-	bool taken;              /* from the kernel's backend, or seen that it has none */
 	uint64_t first_seen_ns;
 	bool refused;  /* found connected, without a clean mark: not served */
 	bool adopting; /* found connected, with it */
-	bool seen;     /* evaluated at least once */
-	bool faulty;   /* its frontend broke the protocol: disconnect and close */
-	bool detach;   /* an administrator wants it gone */
-	bool force;    /* without asking the guest */
+	uint64_t adopt_after_ns;
+	bool seen;   /* evaluated at least once */
+	bool faulty; /* its frontend broke the protocol: disconnect and close */
+	bool detach; /* an administrator wants it gone */
+	bool force;  /* without asking the guest */
 
 	char target[128]; /* `params`: what the administrator wants served */
 	char bdev_name[64];
@@ -61,6 +61,7 @@ struct vbd {
 	enum vbd_phase phase;    /* of the connection */
 	struct blkif_stats past; /* of connections that have ended */
 	struct log_limit log_limit;
+	struct log_limit data_log_limit; /* the reactor's, while there is a connection */
 	/* Who waits for its end, or NULL. */
 	void (*gone)(void *arg, const char *error);
 	void *gone_arg;
@@ -75,10 +76,10 @@ void vbd_destroy(struct vbd *v);
 void vbd_evaluate(struct vbd *v);
 
 /*
- * Disconnects for the daemon's end and leaves the clean mark; returns whether that takes time. If
- * so, xen_backend_vbd_stopped() is called when it is done.
+ * Disconnects for the daemon's end and leaves the clean mark. If that takes time (its phase is not
+ * VBD_IDLE), xen_backend_vbd_stopped() is called when it is done.
  */
-bool vbd_drain(struct vbd *v);
+void vbd_drain(struct vbd *v);
 
 /* The bdev of that name, if a guest can be given it; else NULL with the reason. */
 struct bdev *vbd_find_bdev(const char *name, struct err *err);

@@ -5,8 +5,6 @@
 #define WAIT    XENBUS_DO_WAIT
 #define PREPARE XENBUS_DO_PREPARE
 #define CONNECT XENBUS_DO_CONNECT
-#define CHECK   XENBUS_DO_CHECK
-#define RESTART XENBUS_DO_RESTART
 #define CLOSING XENBUS_DO_CLOSING
 #define CLOSE   XENBUS_DO_CLOSE
 #define GONE    XENBUS_DO_GONE
@@ -17,12 +15,12 @@
  *   GRUB expects it before it runs.
  * InitWait: a frontend may jump to Connected (OVMF). One that closes before it started (Windows) is
  *   followed to Closed, from where it starts again.
- * Connected: Initialised stays for a moment after we have connected, but is also how a resumed
- *   frontend starts anew: its keys tell. Back at Initialising, it has forgotten us (a new kernel).
- *   Closing frontends may still have requests out: we serve them until they are Closed.
- * Closing: a frontend in use stays Connected as long as it likes.
- * Closed: the next kernel begins at Initialising; one that is further already missed nothing, our keys are
- *   still there.
+ * Connected: a resumed frontend starts anew without waiting for us, and may be Connected again before
+ *   we look: its keys tell. Back at Initialising, it has forgotten us (a new kernel). Closing
+ *   frontends may still have requests out: we serve them until they are Closed.
+ * Closing: older Linux stays as it is while the disk is in use, newer closes at once.
+ * Closed: the next kernel begins at Initialising; one that is further already missed nothing, our
+ *   keys are still there.
  */
 static const uint8_t table[XENBUS_STATES][XENBUS_STATES] = {
 /*                             frontend:
@@ -30,12 +28,12 @@ static const uint8_t table[XENBUS_STATES][XENBUS_STATES] = {
 [XENBUS_UNKNOWN]        = { PREPARE, PREPARE,     PREPARE, PREPARE,    PREPARE,  PREPARE, PREPARE, PREPARE, PREPARE },
 [XENBUS_INITIALISING]   = { PREPARE, PREPARE,     PREPARE, PREPARE,    PREPARE,  PREPARE, PREPARE, PREPARE, PREPARE },
 [XENBUS_INIT_WAIT]      = { GONE,    WAIT,        WAIT,    CONNECT,    CONNECT,  CLOSING, CLOSE,   WAIT,    WAIT    },
-[XENBUS_INITIALISED]    = { GONE,    RESTART,     WAIT,    CONNECT,    CONNECT,  CLOSING, CLOSE,   WAIT,    WAIT    },
-[XENBUS_CONNECTED]      = { GONE,    RESTART,     WAIT,    CHECK,      WAIT,     CLOSING, CLOSE,   WAIT,    WAIT    },
+[XENBUS_INITIALISED]    = { GONE,    PREPARE,     WAIT,    CONNECT,    CONNECT,  CLOSING, CLOSE,   WAIT,    WAIT    },
+[XENBUS_CONNECTED]      = { GONE,    PREPARE,     WAIT,    CONNECT,    CONNECT,  CLOSING, CLOSE,   WAIT,    WAIT    },
 [XENBUS_CLOSING]        = { GONE,    CLOSE,       WAIT,    WAIT,       WAIT,     WAIT,    CLOSE,   WAIT,    WAIT    },
 [XENBUS_CLOSED]         = { GONE,    PREPARE,     WAIT,    CONNECT,    WAIT,     WAIT,    WAIT,    WAIT,    WAIT    },
-[XENBUS_RECONFIGURING]  = { GONE,    RESTART,     WAIT,    CHECK,      WAIT,     CLOSING, CLOSE,   WAIT,    WAIT    },
-[XENBUS_RECONFIGURED]   = { GONE,    RESTART,     WAIT,    CHECK,      WAIT,     CLOSING, CLOSE,   WAIT,    WAIT    },
+[XENBUS_RECONFIGURING]  = { GONE,    PREPARE,     WAIT,    CONNECT,    WAIT,     CLOSING, CLOSE,   WAIT,    WAIT    },
+[XENBUS_RECONFIGURED]   = { GONE,    PREPARE,     WAIT,    CONNECT,    WAIT,     CLOSING, CLOSE,   WAIT,    WAIT    },
 };
 /* clang-format on */
 

@@ -25,11 +25,12 @@ enum xenbus_state {
 
 enum xenbus_action {
 	XENBUS_DO_WAIT,    /* nothing to do */
-	XENBUS_DO_PREPARE, /* publish what the frontend needs to choose from; InitWait */
-	XENBUS_DO_CONNECT, /* read the frontend's keys, attach to its ring; Connected */
-	XENBUS_DO_CHECK, /* if the frontend's keys are others than those in use: disconnect, connect
-			  */
-	XENBUS_DO_RESTART, /* disconnect, then as PREPARE */
+	XENBUS_DO_PREPARE, /* disconnect; publish what the frontend can choose from; InitWait */
+	/*
+	 * Read the frontend's keys; unless connected by these, disconnect; attach to its ring;
+	 * Connected.
+	 */
+	XENBUS_DO_CONNECT,
 	XENBUS_DO_CLOSING, /* ask the frontend to close; Closing. Its requests are still served */
 	XENBUS_DO_CLOSE,   /* disconnect; Closed */
 	XENBUS_DO_GONE,    /* disconnect; the frontend will not come back */

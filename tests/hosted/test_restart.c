@@ -110,6 +110,8 @@ static void run_restarts(const struct guest_opts *opts)
 		while (load_answered(l) - answered < depth)
 			assert_null(load_step(l));
 		end();
+		/* What the drained one still answered. */
+		assert_true(front_poll(g->front) >= 0);
 		load_fill(l);
 		assert_true(front_outstanding(g->front) == depth);
 		settle();
@@ -550,9 +552,6 @@ static void starting_fails_cleanly(void **state)
 			assert_null(strchr(err.text, '\n'));
 		}
 	}
-	assert_int_equal(instance_start(&world.host, &(struct instance_opts){.bounce_pages = 10},
-					&i, &err),
-			 -EINVAL);
 	world_connect();
 	assert_works(&world.guest);
 }

@@ -637,7 +637,7 @@ static void a_flood_of_keys_is_looked_at_in_bulk(void **state)
 	double_get_stats(&before);
 	for (unsigned i = 0; i < 5000; i++) {
 		guest_write(g, "state", "4");
-		guest_write_number(g, "ring-ref", i);
+		guest_write_number(g, "feature-flood", i);
 	}
 	assert_works(&world.other);
 	assert_works(g);

@@ -26,7 +26,7 @@ static void defaults_follow_the_name(void **state)
 	assert_int_equal(parse(&o, &err, NULL, NULL), 0);
 	assert_string_equal(o.name, "sluice");
 	assert_string_equal(o.socket, "/run/sluice/sluice.sock");
-	assert_string_equal(o.lock, "/run/sluice/sluice.sock.lock");
+	assert_string_equal(o.lock, "/run/sluice/sluice.lock");
 	assert_string_equal(o.state, "/var/lib/sluice/sluice.json");
 	assert_string_equal(o.kinds[0], "vbd");
 	assert_null(o.kinds[1]);

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "xen/vbd_store.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parse.h"
+#include "xen/internal.h"
+
+enum {
+	/* One page for now: 32 requests of up to 1 MiB. */
+	MAX_RING_PAGE_ORDER = 0,
+	MAX_QUEUES = 1,
+};
+
+/* The keys that are ours alone, in the backend's directory. */
+static const char key_status[] = "sluice-status"; /* "ready" or "error: ..." */
+static const char key_clean[] = "sluice-clean";   /* sectors of the disk */
+
+bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared)
+{
+	char text[128];
+	char *comma, *at;
+
+	if (strlen(target) >= sizeof(text))
+		return false;
+	strcpy(text, target);
+	*shared = false;
+	comma = strchr(text, ',');
+	if (comma) {
+		if (strcmp(comma, ",shared"))
+			return false;
+		*shared = true;
+		*comma = '\0';
+	}
+	instance[0] = '\0';
+	at = strchr(text, '@');
+	if (at) {
+		*at = '\0';
+		if (!parse_name(at + 1))
+			return false;
+		strcpy(instance, at + 1);
+	}
+	if (!parse_name(text))
+		return false;
+	strcpy(bdev, text);
+	return true;
+}
+
+/* Keys of our directory */
+
+bool vbd_has_key(const struct vbd *v, const char *key)
+{
+	char path[STORE_PATH_MAX + 32];
+
+	snprintf(path, sizeof(path), "%s/%s", v->dir, key);
+	return store_exists(&v->be->store, path);
+}
+
+struct key_write {
+	const struct vbd *v;
+	const char *key;
+	const char *value;
+};
+
+static int write_if_there(struct store *s, void *arg)
+{
+	const struct key_write *w = arg;
+	char *state = store_read(s, w->v->dir, "state");
+
+	free(state);
+	if (!state && errno == ENOENT)
+		return -ENOENT;
+	return store_write(s, w->v->dir, w->key, "%s", w->value);
+}
+
+/*
+ * Writes a key, unless the toolstack has removed our directory: a write would bring it back, with
+ * nobody to remove it. Then -ENOENT.
+ */
+static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static int write_key(struct vbd *v, const char *key, const char *fmt, ...)
+{
+	char value[512];
+	struct key_write w = {.v = v, .key = key, .value = value};
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(value, sizeof(value), fmt, ap);
+	va_end(ap);
+	return store_transact(&v->be->store, write_if_there, &w);
+}
+
+/* What goes wrong with one disk */
+
+void vbd_set_error(struct vbd *v, const char *fmt, ...)
+{
+	char text[sizeof(v->error)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	parse_make_printable(text);
+	if (!strcmp(text, v->error))
+		return;
+	snprintf(v->error, sizeof(v->error), "%s", text);
+	log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: %s", v->label, v->error);
+	/* Where administrators of Xen look; nothing depends on it. */
+	write_key(v, "sluice-error", "%s", v->error);
+}
+
+void vbd_clear_error(struct vbd *v)
+{
+	if (!v->error[0])
+		return;
+	v->error[0] = '\0';
+	store_remove(&v->be->store, v->dir, "sluice-error");
+}
+
+/* Only what is new is written, since each write comes back as a watch event. */
+void vbd_set_status(struct vbd *v, bool ready)
+{
+	char text[sizeof(v->status)];
+	int rc;
+
+	if (ready)
+		snprintf(text, sizeof(text), "ready");
+	else
+		snprintf(text, sizeof(text), "error: %s", v->error);
+	if (!strcmp(text, v->status))
+		return;
+	strcpy(v->status, text);
+	rc = write_key(v, key_status, "%s", v->status);
+	if (rc)
+		v->status[0] = '\0';
+	if (rc && rc != -ENOENT)
+		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot write to xenstore: %s",
+			    v->label, strerror(-rc));
+}
+
+bool vbd_is_renewed(const struct vbd *v)
+{
+	return v->status[0] && !vbd_has_key(v, key_status);
+}
+
+void vbd_write_state(struct vbd *v, uint32_t state)
+{
+	int rc;
+
+	if (v->state == state)
+		return;
+	rc = write_key(v, "state", "%u", state);
+	if (rc == -ENOENT)
+		return;
+	if (rc) {
+		vbd_set_error(v, "cannot write state %s to xenstore: %s", xenbus_state_name(state),
+			      strerror(-rc));
+		return;
+	}
+	log_debug("%s: %s -> %s", v->label, xenbus_state_name(v->state), xenbus_state_name(state));
+	v->state = state;
+}
+
+void vbd_restore_state(struct vbd *v)
+{
+	write_key(v, "state", "%u", v->state);
+}
+
+struct blkif_limits vbd_get_limits(const struct vbd *v)
+{
+	const struct bdev_limits *b = &v->bdev->limits;
+	uint64_t segments = BLKIF_MAX_SEGMENTS;
+
+	if (b->max_iov && b->max_iov < segments)
+		segments = b->max_iov;
+	if (b->max_io && b->max_io / BLKIF_PAGE_SIZE < segments)
+		segments = b->max_io / BLKIF_PAGE_SIZE;
+	return (struct blkif_limits){
+		.sectors = v->bdev->size / BLKIF_SECTOR_SIZE,
+		.max_indirect_segments =
+			segments > BLKIF_MAX_DIRECT_SEGMENTS ? (uint16_t)segments : 0,
+		.readonly = v->readonly,
+		.flush = true,
+	};
+}
+
+/* What the frontend is told and tells */
+
+/*
+ * Whether our directory is still as we know it, within the transaction that is to write there:
+ * -ENOENT if it was removed, and writing would bring it back; -ECANCELED if the toolstack has asked
+ * us to close, and writing our state would undo that. In both cases a watch event is on its way.
+ */
+static int check_ours(struct store *s, const struct vbd *v)
+{
+	uint32_t state;
+	int rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
+
+	if (rc)
+		return rc == -EINVAL ? 0 : rc;
+	if (state != v->state && (state == XENBUS_CLOSING || state == XENBUS_CLOSED))
+		return -ECANCELED;
+	/* A disk that is going away is not offered again. */
+	if (state == XENBUS_CLOSED && store_equals(s, v->dir, "online", "0"))
+		return -ECANCELED;
+	return 0;
+}
+
+static int write_offer(struct store *s, void *arg)
+{
+	const struct vbd *v = arg;
+	uint16_t segments = v->bdev ? vbd_get_limits(v).max_indirect_segments : BLKIF_MAX_SEGMENTS;
+	int rc = check_ours(s, v);
+
+	if (rc)
+		return rc;
+	/*
+	 * Not what the kernel's backend may have offered before we took the device from it; and no
+	 * mark of a predecessor's, which would be taken for ours one day.
+	 */
+	if ((rc = store_remove(s, v->dir, key_clean)) ||
+	    (rc = store_write(s, v->dir, "max-ring-page-order", "%d", MAX_RING_PAGE_ORDER)) ||
+	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%d", MAX_QUEUES)) ||
+	    (rc = store_write(s, v->dir, "feature-persistent", "0")))
+		return rc;
+	if (segments)
+		rc = store_write(s, v->dir, "feature-max-indirect-segments", "%u", segments);
+	else
+		rc = store_remove(s, v->dir, "feature-max-indirect-segments");
+	return rc ? rc : store_write(s, v->dir, "state", "%u", XENBUS_INIT_WAIT);
+}
+
+int vbd_write_offer(struct vbd *v)
+{
+	return store_transact(&v->be->store, write_offer, v);
+}
+
+static int write_connected(struct store *s, void *arg)
+{
+	const struct vbd *v = arg;
+	int rc = check_ours(s, v);
+
+	if (rc)
+		return rc;
+	if ((rc = store_remove(s, v->dir, key_clean)) ||
+	    (rc = store_write(s, v->dir, "feature-flush-cache", "1")) ||
+	    (rc = store_write(s, v->dir, "feature-barrier", "0")) ||
+	    (rc = store_write(s, v->dir, "feature-discard", "0")) ||
+	    (rc = store_write(s, v->dir, "sectors", "%lu",
+			      (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE))) ||
+	    (rc = store_write(s, v->dir, "sector-size", "%d", BLKIF_SECTOR_SIZE)) ||
+	    (rc = store_write(s, v->dir, "physical-sector-size", "%u",
+			      v->bdev->limits.physical_block_size)) ||
+	    (rc = store_write(s, v->dir, "info", "%d", v->readonly ? 4 : 0)))
+		return rc;
+	return store_write(s, v->dir, "state", "%u", XENBUS_CONNECTED);
+}
+
+int vbd_write_connected(struct vbd *v)
+{
+	return store_transact(&v->be->store, write_connected, v);
+}
+
+/* A key that, where there is one, must be a number up to @max. */
+static int optional_u32(struct vbd *v, const char *key, uint32_t max, uint32_t absent,
+			uint32_t *value, struct err *err)
+{
+	int rc = store_read_u32(&v->be->store, v->frontend, key, max, value);
+
+	if (rc == -ENOENT) {
+		*value = absent;
+		return 0;
+	}
+	return rc ? err_set(err, -EINVAL, "the frontend's key %s is no number up to %u", key, max)
+		  : 0;
+}
+
+int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
+{
+	struct store *s = &v->be->store;
+	uint32_t queues, order;
+	const char *ring_key;
+	char *protocol;
+	int rc;
+
+	rc = optional_u32(v, "multi-queue-num-queues", UINT16_MAX, 1, &queues, err);
+	if (rc)
+		return rc;
+	if (!queues || queues > MAX_QUEUES)
+		return err_set(err, -EINVAL,
+			       "the frontend wants %u queues and was offered %d (if the kernel's "
+			       "xen-blkback offered them, write 1 to "
+			       "/sys/module/xen_blkback/parameters/max_queues)",
+			       queues, MAX_QUEUES);
+	rc = optional_u32(v, "ring-page-order", MAX_RING_PAGE_ORDER, UINT32_MAX, &order, err);
+	if (rc)
+		return rc;
+	protocol = store_read(s, v->frontend, "protocol");
+	if (!protocol && errno != ENOENT)
+		return err_set(err, -EINVAL, "the frontend's key protocol cannot be read");
+	keys->layout = blkif_layout_find(protocol);
+	free(protocol);
+	if (!keys->layout)
+		return err_set(err, -EINVAL,
+			       "the frontend's protocol is neither x86_32-abi nor x86_64-abi");
+	/* A frontend that says how many pages it has numbers them. */
+	ring_key = order == UINT32_MAX ? "ring-ref" : "ring-ref0";
+	if (store_read_u32(s, v->frontend, ring_key, UINT32_MAX, &keys->ring_ref))
+		return err_set(err, -EINVAL, "the frontend's key %s is missing or no number",
+			       ring_key);
+	if (store_read_u32(s, v->frontend, "event-channel", UINT32_MAX, &keys->event_channel))
+		return err_set(err, -EINVAL,
+			       "the frontend's key event-channel is missing or no number");
+	return 0;
+}
+
+void vbd_write_mark(struct vbd *v)
+{
+	int rc;
+
+	/* A guest that was asked to close may have the disk in use for as long as it likes. */
+	if (v->state != XENBUS_CONNECTED && v->state != XENBUS_CLOSING)
+		return;
+	if (v->bdev->limits.volatile_data) {
+		log_warning("%s: bdev %s lives in this daemon's memory; the guest's disk ends here",
+			    v->label, v->bdev_name);
+		return;
+	}
+	rc = write_key(v, key_clean, "%lu", (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
+	if (rc && rc != -ENOENT)
+		log_error("%s: cannot leave the clean mark: %s", v->label, strerror(-rc));
+}
+
+bool vbd_read_mark(const struct vbd *v, uint64_t *sectors)
+{
+	char *mark = store_read(&v->be->store, v->dir, key_clean);
+	bool good = mark && parse_u64(mark, UINT64_MAX, sectors);
+
+	free(mark);
+	return good;
+}
+
+int vbd_remove_mark(const struct vbd *v)
+{
+	return store_remove(&v->be->store, v->dir, key_clean);
+}
