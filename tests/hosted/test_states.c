@@ -504,7 +504,7 @@ static void assert_refused_and_recovers(struct guest *g)
 	disk_rm(&g->disk, g->disk.front, "multi-queue-num-queues");
 	assert_true(guest_connect(g, &plain));
 	assert_works(g);
-	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
 	assert_true(guest_close(g));
 	assert_true(guest_free_front(g));
 	guest_set_state(g, 1);

@@ -191,6 +191,8 @@ static void reactors_answer_each_other(void **state)
 	sem_init(&p.done, 0, 0);
 	reactor_send(reactor, &p.msg);
 	wait_sem(&p.done);
+	/* Nobody may be sending any more when a reactor ends. */
+	on_reactor(nothing, NULL);
 	reactor_stop(other);
 	reactor_destroy(other);
 }
