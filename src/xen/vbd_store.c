@@ -69,10 +69,9 @@ struct key_write {
 static int write_if_there(struct store *s, void *arg)
 {
 	const struct key_write *w = arg;
-	char *state = store_read(s, w->v->dir, "state");
+	uint32_t state;
 
-	free(state);
-	if (!state && errno == ENOENT)
+	if (store_read_u32(s, w->v->dir, "state", UINT32_MAX, &state) == -ENOENT)
 		return -ENOENT;
 	return store_write(s, w->v->dir, w->key, "%s", w->value);
 }
@@ -102,6 +101,7 @@ void vbd_set_error(struct vbd *v, const char *fmt, ...)
 {
 	char text[sizeof(v->error)];
 	va_list ap;
+	int rc;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
@@ -112,7 +112,10 @@ void vbd_set_error(struct vbd *v, const char *fmt, ...)
 	snprintf(v->error, sizeof(v->error), "%s", text);
 	log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: %s", v->label, v->error);
 	/* Where administrators of Xen look; nothing depends on it. */
-	write_key(v, "sluice-error", "%s", v->error);
+	rc = write_key(v, "sluice-error", "%s", v->error);
+	if (rc && rc != -ENOENT)
+		log_limited(&v->log_limit, LOG_LEVEL_WARNING,
+			    "%s: cannot write that to xenstore: %s", v->label, strerror(-rc));
 }
 
 void vbd_clear_error(struct vbd *v)
