@@ -2,6 +2,7 @@
 #include "host.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdarg.h>
@@ -60,7 +61,7 @@ uint64_t host_now_ms(void)
 
 /* A root that looks like a PV dom0's */
 
-static void make_dirs(const char *path)
+void host_make_dirs(const char *path)
 {
 	char part[256];
 
@@ -71,38 +72,27 @@ static void make_dirs(const char *path)
 	}
 }
 
-static void make_file(const struct host *h, const char *name, const char *text)
+void host_write_file(const struct host *h, const char *name, const char *text)
 {
 	char path[256];
 	FILE *f;
 
 	snprintf(path, sizeof(path), "%s%s", h->root, name);
-	make_dirs(path);
+	host_make_dirs(path);
 	f = fopen(path, "w");
 	if (!f || fputs(text, f) < 0 || fclose(f))
 		die("cannot write %s: %s", path, strerror(errno));
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	return remove(path);
+}
+
 static void remove_root(const struct host *h)
 {
-	static const char *const paths[] = {
-		"/sys/hypervisor/type",
-		"/sys/hypervisor/guest_type",
-		"/dev/xen/evtchn",
-		"/dev/xen/gntdev",
-		"/sys/hypervisor",
-		"/sys",
-		"/dev/xen",
-		"/dev",
-		"",
-	};
-	char path[256];
-
-	for (unsigned i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-		snprintf(path, sizeof(path), "%s%s", h->root, paths[i]);
-		if (remove(path))
-			die("cannot remove %s: %s", path, strerror(errno));
-	}
+	if (nftw(h->root, remove_one, 8, FTW_DEPTH | FTW_PHYS))
+		die("cannot remove %s: %s", h->root, strerror(errno));
 }
 
 void host_create(struct host *h)
@@ -112,10 +102,10 @@ void host_create(struct host *h)
 	strcpy(h->root, "/tmp/sluice-hosted-XXXXXX");
 	if (!mkdtemp(h->root))
 		die("mkdtemp: %s", strerror(errno));
-	make_file(h, "/sys/hypervisor/type", "xen\n");
-	make_file(h, "/sys/hypervisor/guest_type", "PV\n");
-	make_file(h, "/dev/xen/evtchn", "");
-	make_file(h, "/dev/xen/gntdev", "");
+	host_write_file(h, "/sys/hypervisor/type", "xen\n");
+	host_write_file(h, "/sys/hypervisor/guest_type", "PV\n");
+	host_write_file(h, "/dev/xen/evtchn", "");
+	host_write_file(h, "/dev/xen/gntdev", "");
 	/* What hostile guests provoke is said once too often for a test's log. */
 	log_set_level(getenv("SLUICE_TEST_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	if (reactor_create("control", -1, NULL, &h->control) || reactor_start(h->control))

@@ -44,6 +44,9 @@ struct instance_opts {
 void host_create(struct host *h);
 /* Ends what still runs. Returns how many things were left over (double_leaks()). */
 unsigned host_destroy(struct host *h);
+/* Writes a file below the host's root; makes the directories that @path, absolute, needs. */
+void host_write_file(const struct host *h, const char *name, const char *text);
+void host_make_dirs(const char *path);
 /* Has @fn run on the control thread, and waits for it. */
 void host_run(struct host *h, void (*fn)(void *arg), void *arg);
 

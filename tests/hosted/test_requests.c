@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,46 +80,10 @@ static void collect(void)
 	}
 }
 
-/* Statistics of the one disk. */
-struct reading {
-	json_t *stats;
-	sem_t done;
-};
-
-static void stats_came(void *arg, json_t *stats)
+static int64_t device_errors(void)
 {
-	struct reading *r = arg;
-
-	r->stats = stats;
-	sem_post(&r->done);
-}
-
-static void ask_stats(void *arg)
-{
-	xen_backend_stats(instance_backend(world.daemon), stats_came, arg);
-}
-
-static json_int_t stat_of(const char *kind, const char *name)
-{
-	struct reading r = {0};
-	json_int_t value;
-	json_t *disk;
-
-	sem_init(&r.done, 0, 0);
-	host_run(&world.host, ask_stats, &r);
-	while (sem_wait(&r.done))
-		;
-	sem_destroy(&r.done);
-	disk = json_array_get(r.stats, 0);
-	value = json_integer_value(
-		json_object_get(kind ? json_object_get(disk, kind) : disk, name));
-	json_decref(r.stats);
-	return value;
-}
-
-static json_int_t device_errors(void)
-{
-	return stat_of("read", "errors") + stat_of("write", "errors") + stat_of("flush", "errors");
+	return world_stat("read", "errors") + world_stat("write", "errors") +
+	       world_stat("flush", "errors");
 }
 
 /*
@@ -133,7 +96,7 @@ static void expect(struct trial *bad, int16_t status)
 	unsigned writes = held_count(world.disk, BDEV_WRITE);
 	unsigned reads = held_count(world.disk, BDEV_READ);
 	unsigned flushes = held_count(world.disk, BDEV_FLUSH);
-	json_int_t errors = device_errors();
+	int64_t errors = device_errors();
 
 	trial_init(&before, BLKIF_WRITE, 1, 8);
 	trial_init(&after, BLKIF_READ, 1, 8);
@@ -336,7 +299,7 @@ static void bad_requests_are_refused(void **state)
 		reconnect(layout, 64);
 		for (unsigned i = 0; i < sizeof(spoils) / sizeof(spoils[0]); i++) {
 			const struct spoil *s = &spoils[i];
-			json_int_t invalid = stat_of(NULL, "invalid");
+			int64_t invalid = world_stat(NULL, "invalid");
 			struct trial t;
 
 			print_message("  %s: %s\n", layout->protocol, s->name);
@@ -344,7 +307,7 @@ static void bad_requests_are_refused(void **state)
 			t.req.indirect = s->indirect;
 			t.req.tamper = s->tamper;
 			expect(&t, s->status);
-			assert_int_equal(stat_of(NULL, "invalid"), invalid + 1);
+			assert_int_equal(world_stat(NULL, "invalid"), invalid + 1);
 			trial_fini(&t);
 		}
 	}
@@ -547,6 +510,53 @@ static void failing_calls_pass(void **state)
 	}
 }
 
+/* A frontend that rings and rings without a request is answered later and later. */
+static void ringing_in_vain_costs_little(void **state)
+{
+	struct guest *g = &world.guest;
+	unsigned char buffer[512];
+	uint64_t start;
+	int64_t rung;
+
+	world_connect();
+	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, buffer, 512), 0);
+	rung = world_stat("notifications", "received");
+	start = host_now_ms();
+	while (host_now_ms() - start < 500)
+		for (int i = 0; i < 100; i++)
+			double_evtchn_notify(WORLD_GUEST, g->port);
+	/* 16 as they come, then after 1, 2, 4 .. 64 ms. */
+	assert_in_range(world_stat("notifications", "received") - rung, 17, 40);
+	/* A request is found none the less, and puts an end to that. */
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, buffer, 512), 0);
+}
+
+/* A disk whose device hangs keeps the pages that it has; the other's queue has its own. */
+static void hanging_disks_starve_nobody(void **state)
+{
+	struct load *l, *other_load;
+	struct held *other_disk;
+
+	world_start(&(struct instance_opts){.bounce_pages = 8});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){.max_segments = 256}));
+	other_disk = world_connect_other(&(struct guest_opts){.max_segments = 256});
+	l = load_create(&world.guest, &(struct load_opts){.max_segments = 256, .depth = 8});
+	other_load =
+		load_create(&world.other, &(struct load_opts){.max_segments = 256, .depth = 8});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, 1));
+	assert_null(load_run(other_load, 200));
+	assert_null(load_compare(other_load, held_data(other_disk)));
+	held_release(world.disk, false);
+	assert_null(load_run(l, 200));
+	assert_null(load_compare(l, held_data(world.disk)));
+	load_destroy(l);
+	load_destroy(other_load);
+}
+
 /* Double fetch */
 
 struct flip {
@@ -686,7 +696,7 @@ static void scribbling_hurts_nobody(void **state)
 	s.indirect = seen_indirect;
 	run_scribbled(&s, indirect);
 	/* There was something to judge; and nothing came through that device or copies refused. */
-	assert_true(stat_of(NULL, "invalid") > 0);
+	assert_true(world_stat(NULL, "invalid") > 0);
 	assert_int_equal(device_errors(), 0);
 	for (unsigned i = 0; i < 16; i++) {
 		trial_fini(&direct[i]);
@@ -848,6 +858,8 @@ int main(void)
 		world_test(bad_indirect_pages_spoil_their_request_only),
 		world_test(a_page_may_be_named_twice),
 		world_test(failing_calls_pass),
+		world_test(ringing_in_vain_costs_little),
+		world_test(hanging_disks_starve_nobody),
 		world_test(what_was_read_once_is_not_read_again),
 		world_test(scribbling_hurts_nobody),
 		world_test(wild_scribbling_hurts_nobody),

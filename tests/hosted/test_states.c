@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct guest_opts plain;
 static const struct disk_opts the_disk = {.target = "disk"};
@@ -317,6 +318,127 @@ static void removed_by_force_under_load(void **state)
 	assert_false(double_evtchn_is_bound(WORLD_GUEST, g->port));
 	assert_null(load_finish(l));
 	load_destroy(l);
+}
+
+/* Removed and made again before we have looked: it is another disk, of which we know nothing. */
+static void renewed_before_we_looked(void **state)
+{
+	struct guest *g = &world.guest;
+	struct front *old;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	for (int i = 0; i < 5; i++) {
+		assert_works(g);
+		old = g->front;
+		world_block_control();
+		toolstack_remove_by_force(&g->disk);
+		xs_close(g->xs);
+		guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+			       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+		world_unblock();
+		assert_true(guest_connect(g, &plain));
+		assert_works(g);
+		front_destroy(old);
+	}
+	assert_int_equal(world_disks(world.daemon), 1);
+}
+
+/* What libxl has made it also removes, and takes it for an error if somebody else did. */
+static void libxls_directories_are_libxls(void **state)
+{
+	struct guest *g = &world.guest;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	assert_true(xs_write(world.host.xs, XBT_NULL, "/libxl/5/dummy", "", 0));
+	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
+	assert_true(disk_wait_state(&g->disk, 6));
+	for (int i = 0; i < 50; i++)
+		host_nap();
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "6"));
+	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0]));
+	toolstack_remove_by_force(&g->disk);
+	assert_true(world_wait_disks(world.daemon, 0));
+}
+
+/* The kernel's backend */
+
+/* What its sysfs has: the driver, and a link from each device that it has. */
+static void kernel_takes(const char *device)
+{
+	char path[256], target[256];
+
+	host_write_file(&world.host, "/sys/bus/xen-backend/drivers/vbd/unbind", "");
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
+		 device);
+	snprintf(target, sizeof(target), "%s/sys/bus/xen-backend/drivers/vbd", world.host.root);
+	host_make_dirs(path);
+	assert_int_equal(symlink(target, path), 0);
+}
+
+/* Lets go, if it was asked to. */
+static void kernel_lets_go(const char *device)
+{
+	char path[256], text[64] = "";
+	uint64_t start = host_now_ms();
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/drivers/vbd/unbind", world.host.root);
+	while (strcmp(text, device)) {
+		assert_true(host_now_ms() - start < HOST_WAIT_MS);
+		host_nap();
+		f = fopen(path, "r");
+		assert_non_null(f);
+		if (!fgets(text, sizeof(text), f))
+			text[0] = '\0';
+		fclose(f);
+	}
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
+		 device);
+	assert_int_equal(unlink(path), 0);
+}
+
+static void taken_from_the_kernels_backend(void **state)
+{
+	struct guest *g = &world.guest;
+
+	kernel_takes("vbd-5-51712");
+	double_domain_create(WORLD_GUEST, "guest");
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+	/* Its offer is not ours. */
+	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "4");
+	disk_write(&g->disk, g->disk.back, "multi-queue-max-queues", "8");
+	disk_write(&g->disk, g->disk.back, "state", "2");
+	world_start(&(struct instance_opts){0});
+	kernel_lets_go("vbd-5-51712");
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "0"));
+	assert_true(disk_key_is(&g->disk, g->disk.back, "multi-queue-max-queues", "1"));
+	assert_true(guest_connect(g, &plain));
+	assert_works(g);
+}
+
+/* The driver is there, but has not taken the device yet: we come after it. */
+static void waits_for_the_kernels_backend(void **state)
+{
+	struct guest *g = &world.guest;
+
+	host_write_file(&world.host, "/sys/bus/xen-backend/drivers/vbd/unbind", "");
+	world_start(&(struct instance_opts){0});
+	double_domain_create(WORLD_GUEST, "guest");
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+	for (int i = 0; i < 100; i++)
+		host_nap();
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
+	kernel_takes("vbd-5-51712");
+	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "4");
+	disk_write(&g->disk, g->disk.back, "state", "2");
+	kernel_lets_go("vbd-5-51712");
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "0"));
+	assert_true(guest_connect(g, &plain));
+	assert_works(g);
 }
 
 static void removed_while_connecting(void **state)
@@ -1049,6 +1171,10 @@ int main(void)
 		world_test(asked_to_close_while_connecting),
 		world_test(removed_by_force_under_load),
 		world_test(removed_while_connecting),
+		world_test(renewed_before_we_looked),
+		world_test(libxls_directories_are_libxls),
+		world_test(taken_from_the_kernels_backend),
+		world_test(waits_for_the_kernels_backend),
 		world_test(what_was_removed_stays_removed),
 		world_test(the_frontend_is_removed),
 		world_test(domain_destroyed_under_load),

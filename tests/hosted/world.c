@@ -123,17 +123,64 @@ static void block(struct reactor_msg *msg)
 		;
 }
 
-void world_block(struct instance *i)
+static void block_reactor(struct reactor *r)
 {
 	sem_init(&blocker.blocked, 0, 0);
 	sem_init(&blocker.go_on, 0, 0);
 	blocker.msg.fn = block;
-	reactor_send(instance_reactor(i, 0), &blocker.msg);
+	reactor_send(r, &blocker.msg);
 	while (sem_wait(&blocker.blocked))
 		;
+}
+
+void world_block(struct instance *i)
+{
+	block_reactor(instance_reactor(i, 0));
+}
+
+void world_block_control(void)
+{
+	block_reactor(world.host.control);
 }
 
 void world_unblock(void)
 {
 	sem_post(&blocker.go_on);
+}
+
+/* Statistics of the instance's disks. */
+struct reading {
+	json_t *stats;
+	sem_t done;
+};
+
+static void stats_came(void *arg, json_t *stats)
+{
+	struct reading *r = arg;
+
+	r->stats = stats;
+	sem_post(&r->done);
+}
+
+static void ask_stats(void *arg)
+{
+	xen_backend_stats(instance_backend(world.daemon), stats_came, arg);
+}
+
+int64_t world_stat(const char *group, const char *name)
+{
+	struct reading r = {0};
+	int64_t value;
+	json_t *disk;
+
+	sem_init(&r.done, 0, 0);
+	host_run(&world.host, ask_stats, &r);
+	while (sem_wait(&r.done))
+		;
+	sem_destroy(&r.done);
+	disk = json_array_get(r.stats, 0);
+	value = json_integer_value(
+		json_object_get(group ? json_object_get(disk, group) : disk, name));
+	json_decref(r.stats);
+	return value;
 }

@@ -40,11 +40,15 @@ void world_run_load(const struct load_opts *opts, unsigned requests);
 
 /* Makes another bdev like the first, and a guest with it that is connected. */
 struct held *world_connect_other(const struct guest_opts *opts);
+/* A figure of world.daemon's first disk, as vbd_get_iostat names it: "read", "requests"; NULL: of
+ * none. */
+int64_t world_stat(const char *group, const char *name);
 /* How many disks the instance knows. */
 unsigned world_disks(struct instance *i);
 bool world_wait_disks(struct instance *i, unsigned n);
-/* Keeps the instance's reactor from doing anything until world_unblock(). */
+/* Keeps a reactor (the instance's first, or the control thread) busy until world_unblock(). */
 void world_block(struct instance *i);
+void world_block_control(void);
 void world_unblock(void);
 
 #define world_test(fn) cmocka_unit_test_setup_teardown(fn, world_setup, world_teardown)
