@@ -360,8 +360,11 @@ static void check_keys(struct vbd *v)
 		return;
 	}
 	now = connection_get_keys(v->conn);
-	if (!vbd_read_keys(v, &keys, &err) && keys.ring_ref == now->ring_ref &&
-	    keys.event_channel == now->event_channel && keys.layout == now->layout)
+	/* Keys that cannot be read now, or make no sense, are no reason to take a disk away. */
+	if (vbd_read_keys(v, &keys, &err))
+		return;
+	if (keys.ring_ref == now->ring_ref && keys.event_channel == now->event_channel &&
+	    keys.layout == now->layout)
 		return;
 	disconnect(v);
 }
