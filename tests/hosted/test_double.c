@@ -481,6 +481,34 @@ static void copies_have_a_status_each(void **state)
 	xengnttab_close(xgt);
 }
 
+/* A call that fails has copied some, and calls the rest okay, too. */
+static void failing_copies_look_done(void **state)
+{
+	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
+	char *page = double_pages_alloc(GUEST, 1);
+	uint32_t ref = double_grant(GUEST, page, 0, false);
+	xengnttab_grant_copy_segment_t segs[40];
+	char buffer[40] = {0};
+
+	memset(page, 'g', 4096);
+	for (unsigned i = 0; i < 40; i++) {
+		segs[i] = copy_from(GUEST, ref, (uint16_t)i, 1, &buffer[i]);
+		segs[i].status = GNTST_general_error;
+	}
+	double_fail(DOUBLE_GNTTAB_COPY, ENOMEM, 0, 1, NULL);
+	assert_int_equal(xengnttab_grant_copy(xgt, 40, segs), -1);
+	assert_int_equal(errno, ENOMEM);
+	for (unsigned i = 0; i < 40; i++) {
+		assert_int_equal(segs[i].status, GNTST_okay);
+		/* Two batches of 16. */
+		assert_int_equal(buffer[i], i < 32 ? 'g' : 0);
+	}
+	assert_int_equal(xengnttab_grant_copy(xgt, 40, segs), 0);
+	for (unsigned i = 0; i < 40; i++)
+		assert_int_equal(buffer[i], 'g');
+	xengnttab_close(xgt);
+}
+
 static void leaks_are_told(void **state)
 {
 	struct xs_handle *xs = xs_open(0);
@@ -531,6 +559,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(mappings_alias_the_guests_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(mappings_are_limited, setup, teardown),
 		cmocka_unit_test_setup_teardown(copies_have_a_status_each, setup, teardown),
+		cmocka_unit_test_setup_teardown(failing_copies_look_done, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaks_are_told, setup, teardown),
 	};
 

@@ -100,7 +100,7 @@ enum double_call {
 	DOUBLE_EVTCHN_BIND,
 	DOUBLE_GNTTAB_OPEN,
 	DOUBLE_GNTTAB_MAP,
-	DOUBLE_GNTTAB_COPY, /* the whole call */
+	DOUBLE_GNTTAB_COPY, /* the whole call, at its last segment; see gnttab.c */
 	DOUBLE_CALLS,
 };
 

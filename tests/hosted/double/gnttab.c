@@ -3,8 +3,10 @@
  * libxengnttab's double.
  *
  * Errors are those of Linux' gntdev over Xen: a mapping fails as a whole, a copy has a status for
- * each segment, but a segment that crosses its granted page is refused by the driver, and with it
- * the rest of the call.
+ * each segment.  The driver collects segments and has Xen copy a batch of them at a time; it calls
+ * a segment okay when it collects it.  Should it fail over one, because that crosses its granted
+ * page or memory is short, the call ends there: batches before it are copied, what was collected
+ * since is not, and all of that is called okay.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +16,7 @@
 
 #include "internal.h"
 
-enum { COPY_FAULTS = 16 };
+enum { COPY_FAULTS = 16, COPY_BATCH = 16 };
 
 struct mapping {
 	struct list node;
@@ -243,51 +245,39 @@ static char *resolve(unsigned domid, uint32_t ref, unsigned offset, bool write, 
 	return d->host + (size_t)d->grants[ref].page * DOUBLE_PAGE_SIZE + offset;
 }
 
-static int copy_segment(xengnttab_grant_copy_segment_t *seg)
+static bool is_sane(const xengnttab_grant_copy_segment_t *seg)
 {
 	bool from_grant = seg->flags & GNTCOPY_source_gref;
 	bool to_grant = seg->flags & GNTCOPY_dest_gref;
+
+	return (from_grant || to_grant) &&
+	       (!from_grant || seg->source.foreign.offset + seg->len <= DOUBLE_PAGE_SIZE) &&
+	       (!to_grant || seg->dest.foreign.offset + seg->len <= DOUBLE_PAGE_SIZE);
+}
+
+static void copy_segment(xengnttab_grant_copy_segment_t *seg)
+{
 	const char *from = seg->source.virt;
 	char *to = seg->dest.virt;
 
-	counters.copy_segments++;
-	if ((!from_grant && !to_grant) ||
-	    (from_grant && seg->source.foreign.offset + seg->len > DOUBLE_PAGE_SIZE) ||
-	    (to_grant && seg->dest.foreign.offset + seg->len > DOUBLE_PAGE_SIZE)) {
-		counters.copy_bad_args++;
-		errno = EINVAL;
-		return -1;
-	}
-	seg->status = GNTST_okay;
 	if (!seg->len)
-		return 0;
-	if (from_grant)
+		return;
+	if (seg->flags & GNTCOPY_source_gref)
 		from = resolve(seg->source.foreign.domid, seg->source.foreign.ref,
 			       seg->source.foreign.offset, false, &seg->status);
-	if (from && to_grant)
+	if (from && seg->flags & GNTCOPY_dest_gref)
 		to = resolve(seg->dest.foreign.domid, seg->dest.foreign.ref,
 			     seg->dest.foreign.offset, true, &seg->status);
 	if (seg->status == GNTST_okay)
 		memcpy(to, from, seg->len);
 	else
 		counters.copy_failed++;
-	return 0;
 }
 
-int xengnttab_grant_copy(xengnttab_handle *xgt, uint32_t count,
-			 xengnttab_grant_copy_segment_t *segs)
+/* With the lock held, which is let go for the hook. */
+static void copy_batch(xengnttab_grant_copy_segment_t *segs, uint32_t count)
 {
-	int rc = 0;
-
-	if (double_fails(DOUBLE_GNTTAB_COPY, NULL)) {
-		/* gntdev marks operations as done when it queues them, not when they are done. */
-		for (uint32_t i = 0; i < count; i++)
-			segs[i].status = GNTST_okay;
-		return -1;
-	}
-	pthread_mutex_lock(&double_gnttab_lock);
-	counters.copy_calls++;
-	for (uint32_t i = 0; i < count && !rc; i++) {
+	for (uint32_t i = 0; i < count; i++) {
 		if (copy_hook) {
 			void (*hook)(void *arg, unsigned domid, uint32_t ref) = copy_hook;
 			void *arg = copy_hook_arg;
@@ -299,10 +289,40 @@ int xengnttab_grant_copy(xengnttab_handle *xgt, uint32_t count,
 			     from_grant ? segs[i].source.foreign.ref : segs[i].dest.foreign.ref);
 			pthread_mutex_lock(&double_gnttab_lock);
 		}
-		rc = copy_segment(&segs[i]);
+		copy_segment(&segs[i]);
 	}
+}
+
+int xengnttab_grant_copy(xengnttab_handle *xgt, uint32_t count,
+			 xengnttab_grant_copy_segment_t *segs)
+{
+	bool fails = double_fails(DOUBLE_GNTTAB_COPY, NULL);
+	int error = fails ? errno : 0;
+	uint32_t copied = 0;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	counters.copy_calls++;
+	for (uint32_t i = 0; i < count; i++) {
+		if (i - copied == COPY_BATCH) {
+			copy_batch(&segs[copied], COPY_BATCH);
+			copied = i;
+		}
+		counters.copy_segments++;
+		segs[i].status = GNTST_okay;
+		if (!is_sane(&segs[i])) {
+			counters.copy_bad_args++;
+			error = EINVAL;
+			break;
+		}
+	}
+	/* A fault strikes at the last segment: as much as possible looks as if it were done. */
+	if (!error)
+		copy_batch(&segs[copied], count - copied);
 	pthread_mutex_unlock(&double_gnttab_lock);
-	return rc;
+	if (!error)
+		return 0;
+	errno = error;
+	return -1;
 }
 
 /* The guests' side */
