@@ -134,7 +134,8 @@ void guest_publish(struct guest *g, const struct guest_opts *opts)
 		front_opts.layout = &blkif_layout_x86_32;
 	if (front_create(&front_opts, &g->front))
 		die("no frontend");
-	g->port = double_evtchn_alloc(g->disk.domid, 0);
+	if (!opts->keep_port)
+		g->port = double_evtchn_alloc(g->disk.domid, 0);
 	if (opts->keys == GUEST_RING_REF_0) {
 		guest_write(g, "ring-page-order", "0");
 		guest_write_number(g, "ring-ref0", front_ring_refs(g->front)[0]);

@@ -22,6 +22,7 @@ struct guest_opts {
 	enum guest_keys keys;
 	unsigned max_segments; /* 0: 32, as Linux; the backend's offer bounds it */
 	uint32_t first_index;
+	bool keep_port;   /* the event channel is the last connection's */
 	unsigned jump_to; /* the state in which keys are published; 0: 3, Initialised */
 };
 

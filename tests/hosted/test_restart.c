@@ -517,6 +517,29 @@ static void a_broken_ring_is_not_marked(void **state)
 	assert_true(disk_wait_state(&g->disk, 6));
 }
 
+/* Nor has one whose requests are still out when we end. */
+static void a_broken_ring_with_requests_is_not_marked(void **state)
+{
+	struct guest *g = &world.guest;
+	struct load *l;
+
+	world_connect();
+	l = load_create(g, &(struct load_opts){.max_segments = 1, .depth = 4});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, 4));
+	atomic_store(&front_sring(g->front)->req_prod, 1000);
+	double_evtchn_notify(WORLD_GUEST, g->port);
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error",
+				  "the frontend broke its ring: disconnected"));
+	instance_drain(world.daemon);
+	held_release(world.disk, false);
+	end();
+	assert_int_equal(atomic_load(&front_sring(g->front)->rsp_prod), 4);
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
+	load_destroy(l);
+}
+
 /* Disks that never got as far as a ring. */
 static void drained_before_anything(void **state)
 {
@@ -583,6 +606,7 @@ int main(void)
 		world_test(drained_while_disconnecting),
 		world_test(drained_while_closing_a_disk_in_use),
 		world_test(a_broken_ring_is_not_marked),
+		world_test(a_broken_ring_with_requests_is_not_marked),
 		world_test(drained_before_anything),
 		world_test(starting_fails_cleanly),
 	};

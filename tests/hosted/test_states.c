@@ -160,6 +160,12 @@ static void resuming_with_new_keys(void **state)
 	double_evtchn_close(WORLD_GUEST, old_port);
 	guest_set_state(g, 4);
 	assert_works(g);
+
+	/* Nothing forbids to keep the event channel. */
+	old = g->front;
+	guest_publish(g, &(struct guest_opts){.keep_port = true});
+	assert_works(g);
+	front_destroy(old);
 }
 
 /* The same while requests of the old ring are in flight: they are answered there first. */
@@ -292,8 +298,28 @@ static void asked_to_close_while_connecting(void **state)
 	for (int i = 0; i < 100; i++)
 		host_nap();
 	assert_history(&g->disk, "1 2 5");
+	/* Nothing is wrong with it, and until the frontend closes it is served. */
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
+	assert_works(g);
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
+}
+
+/* One that does not ask but says that it is over. */
+static void closed_by_the_toolstack(void **state)
+{
+	struct guest *g = &world.guest;
+	uint64_t start = host_now_ms();
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	disk_write(&g->disk, g->disk.back, "online", "0");
+	disk_write(&g->disk, g->disk.back, "state", "6");
+	while (double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0])) {
+		assert_true(host_now_ms() - start < HOST_WAIT_MS);
+		host_nap();
+	}
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "6"));
 }
 
 static void removed_by_force_under_load(void **state)
@@ -320,25 +346,40 @@ static void removed_by_force_under_load(void **state)
 	load_destroy(l);
 }
 
-/* Removed and made again before we have looked: it is another disk, of which we know nothing. */
+static void create_second(void *arg)
+{
+	struct held **second = arg;
+
+	*second = held_create("second", WORLD_DISK_BYTES);
+}
+
+/* Removed and made again before we have looked: it is another disk, with another bdev even. */
 static void renewed_before_we_looked(void **state)
 {
+	static const unsigned char out[512] = "x";
 	struct guest *g = &world.guest;
+	struct held *second;
 	struct front *old;
 
 	start_with_guest();
+	host_run(&world.host, create_second, &second);
 	assert_true(guest_connect(g, &plain));
-	for (int i = 0; i < 5; i++) {
-		assert_works(g);
+	assert_works(g);
+	for (int i = 0; i < 6; i++) {
+		struct held *target = i % 2 ? world.disk : second;
+
 		old = g->front;
 		world_block_control();
 		toolstack_remove_by_force(&g->disk);
 		xs_close(g->xs);
 		guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
-			       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+			       &(struct disk_opts){.target = i % 2 ? "disk" : "second",
+						   .instance = "sluice"});
 		world_unblock();
 		assert_true(guest_connect(g, &plain));
-		assert_works(g);
+		assert_int_equal(
+			front_rw_sync(g->front, BLKIF_WRITE, (uint64_t)i, (void *)out, 512), 0);
+		assert_int_equal(held_data(target)[i * 512], 'x');
 		front_destroy(old);
 	}
 	assert_int_equal(world_disks(world.daemon), 1);
@@ -691,27 +732,24 @@ static void bad_rings_are_refused(void **state)
 	assert_refused_and_recovers(g);
 }
 
-/* States that do not exist, or that do not come next: the daemon and the others go on. */
-static void nonsense_states_hurt_nobody_else(void **state)
+/* States that do not exist are no states, and nothing happens. */
+static void nonsense_states_do_nothing(void **state)
 {
-	static const char *const values[] = {"",           "abc", "-1", "9", "99",
-					     "4294967300", "7",   "8",  "0"};
+	static const char *const values[] = {"", "abc", "-1", "9", "99", "7", "8", "4294967300"};
 	struct guest *g = &world.guest;
 
 	start_with_guest();
-	world_connect_other(&plain);
-	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-		assert_true(guest_connect(g, &plain));
-		guest_write(g, "state", values[i]);
-		assert_works(&world.other);
-		toolstack_remove_by_force(&g->disk);
-		assert_true(world_wait_disks(world.daemon, 1));
-		assert_true(guest_free_front(g));
-		xs_close(g->xs);
-		guest_add_disk(g, &world.host, WORLD_GUEST, 51712, &the_disk);
-	}
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		guest_write(g, "state", values[i]);
+		for (int n = 0; n < 20; n++)
+			host_nap();
+		assert_works(g);
+		guest_set_state(g, 4);
+		assert_works(g);
+	}
+	assert_history(&g->disk, "1 2 4");
+	assert_true(guest_close(g));
 }
 
 /* A guest that changes its state as fast as it can, and then behaves. */
@@ -1169,6 +1207,7 @@ int main(void)
 		world_test(detached_by_the_toolstack),
 		world_test(not_offered_again_when_offline),
 		world_test(asked_to_close_while_connecting),
+		world_test(closed_by_the_toolstack),
 		world_test(removed_by_force_under_load),
 		world_test(removed_while_connecting),
 		world_test(renewed_before_we_looked),
@@ -1180,7 +1219,7 @@ int main(void)
 		world_test(domain_destroyed_under_load),
 		world_test(nonsense_keys_are_refused),
 		world_test(bad_rings_are_refused),
-		world_test(nonsense_states_hurt_nobody_else),
+		world_test(nonsense_states_do_nothing),
 		world_test(quick_changes_of_state),
 		world_test(a_flood_of_keys_is_looked_at_in_bulk),
 		world_test(our_state_is_ours),
