@@ -41,6 +41,23 @@ struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid,
 	return v;
 }
 
+/*
+ * Comes back to it, for what no watch tells. Each look ends that: one that finds nothing changed
+ * has to ask again.
+ */
+static void look_again(struct vbd *v, uint64_t delay_ns)
+{
+	v->dirty = true;
+	xen_backend_retry_later(v->be, delay_ns);
+}
+
+static void go_to_state(struct vbd *v, uint32_t state)
+{
+	vbd_write_state(v, state);
+	if (v->state != state)
+		look_again(v, RETRY_NS);
+}
+
 static void release_bdev(struct vbd *v)
 {
 	if (!v->bdev)
@@ -75,7 +92,7 @@ static void fail(struct vbd *v, const char *fmt, ...)
 	va_end(ap);
 	vbd_set_error(v, "%s", text);
 	v->adopting = false;
-	vbd_write_state(v, XENBUS_CLOSING);
+	go_to_state(v, XENBUS_CLOSING);
 }
 
 /* What to serve */
@@ -161,8 +178,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 		if (state > XENBUS_INITIALISING ||
 		    clock_now_ns() - v->first_seen_ns > KERNEL_TAKES_NS)
 			return true;
-		v->dirty = true;
-		xen_backend_retry_later(v->be, KERNEL_LOOK_NS);
+		look_again(v, KERNEL_LOOK_NS);
 		return false;
 	default:
 		return true;
@@ -192,6 +208,7 @@ static void prepare(struct vbd *v)
 		return;
 	if (rc) {
 		vbd_set_error(v, "cannot write the offer to xenstore: %s", strerror(-rc));
+		look_again(v, RETRY_NS);
 		return;
 	}
 	log_debug("%s: %s -> InitWait", v->label, xenbus_state_name(v->state));
@@ -205,9 +222,8 @@ static void refuse_for_now(struct vbd *v, const char *why)
 	vbd_set_error(v, "cannot go on with the guest's ring: %s", why);
 	v->adopting = false;
 	v->refused = true;
-	v->dirty = true;
 	v->adopt_after_ns = clock_now_ns() + RETRY_NS;
-	xen_backend_retry_later(v->be, RETRY_NS);
+	look_again(v, RETRY_NS);
 }
 
 static void conn_started(void *arg, int rc)
@@ -385,15 +401,19 @@ static void remove_from_store(struct vbd *v, bool frontend_too)
 /* A device that was connected when we came: a predecessor's guest. */
 static void find_clean_mark(struct vbd *v)
 {
-	uint64_t sectors = 0;
+	uint64_t sectors = 0, now_ns = clock_now_ns();
 	bool marked = vbd_read_mark(v, &sectors);
 
 	/* Closing without a mark: it was disconnected already, or is no worse off than that. */
 	if (!marked && v->state == XENBUS_CLOSING)
 		return;
 	v->refused = true;
-	if (!v->bdev || clock_now_ns() < v->adopt_after_ns)
+	if (!v->bdev)
 		return; /* that error is said; the mark stays until it can be taken */
+	if (now_ns < v->adopt_after_ns) {
+		look_again(v, v->adopt_after_ns - now_ns);
+		return;
+	}
 	if (!marked) {
 		vbd_set_error(
 			v,
@@ -467,7 +487,7 @@ static void act(struct vbd *v, enum xenbus_action action)
 		return;
 	}
 	if (action == XENBUS_DO_CLOSING) {
-		vbd_write_state(v, XENBUS_CLOSING);
+		go_to_state(v, XENBUS_CLOSING);
 		return;
 	}
 	/* All others begin with the end of the connection; then this is decided anew. */
@@ -483,7 +503,7 @@ static void act(struct vbd *v, enum xenbus_action action)
 		v->refused = false;
 		vbd_clear_error(v);
 	}
-	vbd_write_state(v, XENBUS_CLOSED);
+	go_to_state(v, XENBUS_CLOSED);
 	/*
 	 * libxl removes what it has made, and takes it for an error if it is not there any more;
 	 * xenopsd waits until we have removed it.
@@ -537,6 +557,7 @@ void vbd_evaluate(struct vbd *v)
 	}
 	if (rc) {
 		vbd_set_error(v, "our state in xenstore cannot be read: %s", strerror(-rc));
+		look_again(v, RETRY_NS);
 		return;
 	}
 	if (!v->seen) {
@@ -568,8 +589,7 @@ void vbd_evaluate(struct vbd *v)
 		/* No news of the guest's end, only of xenstore's trouble. */
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot read %s/state: %s",
 			    v->label, v->frontend, strerror(-rc));
-		v->dirty = true;
-		xen_backend_retry_later(v->be, RETRY_NS);
+		look_again(v, RETRY_NS);
 		return;
 	}
 	if (v->adopting) {
