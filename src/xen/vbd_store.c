@@ -19,6 +19,7 @@ enum {
 /* The keys that are ours alone, in the backend's directory. */
 static const char key_status[] = "sluice-status"; /* "ready" or "error: ..." */
 static const char key_clean[] = "sluice-clean";   /* sectors of the disk */
+static const char key_error[] = "sluice-error";   /* where administrators of Xen look */
 
 bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared)
 {
@@ -111,8 +112,8 @@ void vbd_set_error(struct vbd *v, const char *fmt, ...)
 		return;
 	snprintf(v->error, sizeof(v->error), "%s", text);
 	log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: %s", v->label, v->error);
-	/* Where administrators of Xen look; nothing depends on it. */
-	rc = write_key(v, "sluice-error", "%s", v->error);
+	/* Nothing depends on it. */
+	rc = write_key(v, key_error, "%s", v->error);
 	if (rc && rc != -ENOENT)
 		log_limited(&v->log_limit, LOG_LEVEL_WARNING,
 			    "%s: cannot write that to xenstore: %s", v->label, strerror(-rc));
@@ -120,10 +121,11 @@ void vbd_set_error(struct vbd *v, const char *fmt, ...)
 
 void vbd_clear_error(struct vbd *v)
 {
-	if (!v->error[0])
+	/* It may be a predecessor's. */
+	if (!v->error[0] && !vbd_has_key(v, key_error))
 		return;
 	v->error[0] = '\0';
-	store_remove(&v->be->store, v->dir, "sluice-error");
+	store_remove(&v->be->store, v->dir, key_error);
 }
 
 /* Only what is new is written, since each write comes back as a watch event. */
