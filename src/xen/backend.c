@@ -210,6 +210,9 @@ void xen_backend_retry_later(struct xen_backend *be, uint64_t delay_ns)
 {
 	uint64_t at_ns = clock_now_ns() + delay_ns;
 
+	/* The last answers come while we drain: whoever follows us looks at those disks again. */
+	if (be->draining)
+		return;
 	if (be->retry_at_ns && be->retry_at_ns <= at_ns)
 		return;
 	be->retry_at_ns = at_ns;
