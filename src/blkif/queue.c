@@ -226,16 +226,22 @@ void blkif_queue_push(struct blkif_queue *q)
 		finish_stop(q);
 }
 
-void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats)
+void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from)
 {
 	for (unsigned i = 0; i < BLKIF_KINDS; i++) {
-		stats->kinds[i].requests += q->stats.kinds[i].requests;
-		stats->kinds[i].bytes += q->stats.kinds[i].bytes;
-		stats->kinds[i].errors += q->stats.kinds[i].errors;
-		hist_merge(&stats->kinds[i].latency, &q->stats.kinds[i].latency);
+		to->kinds[i].requests += from->kinds[i].requests;
+		to->kinds[i].bytes += from->kinds[i].bytes;
+		to->kinds[i].errors += from->kinds[i].errors;
+		hist_merge(&to->kinds[i].latency, &from->kinds[i].latency);
 	}
-	stats->invalid += q->stats.invalid;
-	stats->notified += q->stats.notified;
-	stats->rung += q->stats.rung;
+	to->invalid += from->invalid;
+	to->notified += from->notified;
+	to->rung += from->rung;
+	to->in_flight += from->in_flight;
+}
+
+void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats)
+{
+	blkif_stats_add(stats, &q->stats);
 	stats->in_flight += q->in_flight;
 }

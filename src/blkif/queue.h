@@ -81,6 +81,8 @@ int blkif_queue_start(struct blkif_queue *q);
 void blkif_queue_stop(struct blkif_queue *q, void (*stopped)(void *arg), void *arg);
 /* The frontend rang. */
 void blkif_queue_ring(struct blkif_queue *q);
+/* Adds @from's counters to @to. */
+void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from);
 /* Adds the queue's counters to @stats. */
 void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats);
 

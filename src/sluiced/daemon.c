@@ -184,6 +184,7 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 		.control = d->control,
 		.reactors = d->reactors,
 		.nr_reactors = d->nr_reactors,
+		.max_queues = d->opts.max_queues,
 		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
 		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
 		.root = root,

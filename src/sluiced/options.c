@@ -19,6 +19,7 @@ const char options_usage[] =
 	"  --cpumask MASK       cores to run reactors on, hexadecimal (the first core)\n"
 	"  --backend KIND,...   backend kinds to serve: vbd, vbd3, qdisk (vbd)\n"
 	"  --bounce-mib N       bounce memory of each reactor in MiB (16)\n"
+	"  --max-queues N       queues offered to each disk (as reactors, at least 4)\n"
 	"  --poll-us N          longest time to poll an idle queue before it sleeps (50)\n"
 	"  --log-level LEVEL    error, warning, info or debug (info)\n"
 	"  --help, --version\n"
@@ -32,6 +33,7 @@ enum {
 	OPT_CPUMASK,
 	OPT_BACKEND,
 	OPT_BOUNCE,
+	OPT_MAX_QUEUES,
 	OPT_POLL,
 	OPT_LOG_LEVEL,
 	OPT_HELP,
@@ -45,6 +47,7 @@ static const struct option long_options[] = {
 	{"cpumask", required_argument, NULL, OPT_CPUMASK},
 	{"backend", required_argument, NULL, OPT_BACKEND},
 	{"bounce-mib", required_argument, NULL, OPT_BOUNCE},
+	{"max-queues", required_argument, NULL, OPT_MAX_QUEUES},
 	{"poll-us", required_argument, NULL, OPT_POLL},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -129,6 +132,11 @@ static int parse_one(int option, const char *value, struct options *o, struct er
 			       ? 0
 			       : err_set(err, -EINVAL, "--bounce-mib takes 2 MiB or more, not '%s'",
 					 value);
+	case OPT_MAX_QUEUES:
+		return parse_u32(value, OPTIONS_QUEUES_MAX, &o->max_queues) && o->max_queues
+			       ? 0
+			       : err_set(err, -EINVAL, "--max-queues takes 1 to %d, not '%s'",
+					 OPTIONS_QUEUES_MAX, value);
 	case OPT_POLL:
 		return parse_u32(value, 1000000, &o->poll_us)
 			       ? 0
@@ -183,6 +191,11 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 	}
 	if (optind < argc)
 		return err_set(err, -EINVAL, "what is '%s'? See 'sluiced --help'", argv[optind]);
+	if (!o->max_queues) {
+		o->max_queues = (uint32_t)__builtin_popcountll(o->cpumask);
+		if (o->max_queues < 4)
+			o->max_queues = 4;
+	}
 	default_path(o->socket, "/run/sluice", o->name, "sock");
 	default_path(o->state, "/var/lib/sluice", o->name, "json");
 	/* The name is what may be there once, wherever its socket is. */

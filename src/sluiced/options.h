@@ -9,7 +9,7 @@
 #include "base/err.h"
 #include "base/log.h"
 
-enum { OPTIONS_KINDS_MAX = 3 };
+enum { OPTIONS_KINDS_MAX = 3, OPTIONS_QUEUES_MAX = 64 };
 
 struct options {
 	const char *name;
@@ -20,6 +20,7 @@ struct options {
 	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end */
 	uint32_t bounce_mib;                      /* of each reactor */
 	uint32_t poll_us;                         /* longest spin of an idle queue */
+	uint32_t max_queues;                      /* offered to each guest's disk */
 	enum log_level log_level;
 	bool help;
 	bool version;

@@ -610,7 +610,9 @@ json_t *xen_backend_list(struct xen_backend *be)
 					xenbus_state_name(v->state), "frontend_state",
 					xenbus_state_name(v->frontend_state), "protocol", protocol,
 					"error", v->error[0] ? v->error : NULL, "queues",
-					v->phase == VBD_SERVING ? 1 : 0));
+					v->phase == VBD_SERVING
+						? (int)connection_get_keys(v->conn)->nr_queues
+						: 0));
 		json_array_append_new(list, disk);
 	}
 	return list;
@@ -625,9 +627,9 @@ struct gather {
 };
 
 struct gather_one {
-	struct connection_stats cs;
 	struct gather *gather;
-	json_t *disk; /* borrowed from the list */
+	json_t *disk;            /* borrowed from the list */
+	struct blkif_stats past; /* of its earlier connections */
 };
 
 static json_t *kind_json(const struct blkif_kind_stats *k)
@@ -664,12 +666,13 @@ static void gather_finish(struct gather *g)
 	free(g);
 }
 
-static void gather_one_done(struct connection_stats *cs)
+static void gather_one_done(void *arg, const struct blkif_stats *stats)
 {
-	struct gather_one *one = container_of(cs, struct gather_one, cs);
+	struct gather_one *one = arg;
 	struct gather *g = one->gather;
 
-	fill_disk(one->disk, &cs->stats);
+	blkif_stats_add(&one->past, stats);
+	fill_disk(one->disk, &one->past);
 	free(one);
 	gather_finish(g);
 }
@@ -698,10 +701,13 @@ void xen_backend_stats(struct xen_backend *be, void (*done)(void *arg, json_t *s
 		}
 		one->gather = g;
 		one->disk = disk;
-		one->cs.stats = v->past;
-		one->cs.done = gather_one_done;
+		one->past = v->past;
+		if (connection_get_stats(v->conn, gather_one_done, one)) {
+			free(one);
+			fill_disk(disk, &v->past);
+			continue;
+		}
 		g->waiting++;
-		connection_get_stats(v->conn, &one->cs);
 	}
 	gather_finish(g);
 }

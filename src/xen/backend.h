@@ -26,6 +26,7 @@ struct xen_backend_opts {
 	struct reactor **reactors; /* that serve queues; not running yet */
 	unsigned nr_reactors;
 	size_t bounce_pages;  /* of each reactor */
+	unsigned max_queues;  /* offered to each frontend */
 	uint32_t spin_max_ns; /* how long an idle queue may be polled */
 	const char *root;     /* where /sys and /dev are; "" but in tests */
 };

@@ -6,199 +6,336 @@
 #include <string.h>
 #include <sys/mman.h>
 
-struct connection {
-	struct connection_opts opts;
+/* One queue of the connection, with all that belongs to it alone. */
+struct ring {
+	struct connection *conn;
+	struct xen_lane *lane;
 	struct xen_doorbell doorbell;
-	struct blkif_queue *queue;
-	void *ring_page;
+	struct blkif_queue *queue; /* NULL: not made */
+	void *pages;
 	struct blkif_ledger_entry *ledger;
+	bool serving; /* told by the reactor */
 	int rc;
 	struct reactor_msg to_reactor;
 	struct reactor_msg to_control;
 	struct reactor_msg broken; /* its own: it may be under way while the queue stops */
 };
 
-/* On the control thread */
+struct connection {
+	struct connection_opts opts;
+	struct connection_keys keys;
+	unsigned waiting; /* rings whose reactor has not answered yet */
+	int rc;           /* why it could not be started */
+	bool broken;
+	struct ring rings[];
+};
 
-static void started_msg(struct reactor_msg *msg)
+static struct connection *conn_of(struct reactor_msg *to_control, struct ring **ring)
 {
-	struct connection *c = container_of(msg, struct connection, to_control);
-
-	c->opts.started(c->opts.arg, c->rc);
-}
-
-static void stopped_msg(struct reactor_msg *msg)
-{
-	struct connection *c = container_of(msg, struct connection, to_control);
-
-	c->opts.stopped(c->opts.arg);
-}
-
-static void broken_msg(struct reactor_msg *msg)
-{
-	struct connection *c = container_of(msg, struct connection, broken);
-
-	c->opts.broken(c->opts.arg);
+	*ring = container_of(to_control, struct ring, to_control);
+	return (*ring)->conn;
 }
 
 /* On the reactor's thread */
 
 static void queue_broken(void *arg)
 {
-	struct connection *c = arg;
+	struct ring *r = arg;
 
-	/* Messages of one sender arrive in order: this one before the one that the queue has
-	 * stopped. */
-	c->broken.fn = broken_msg;
-	reactor_send(c->opts.control, &c->broken);
+	/* Messages of one sender arrive in order: this one before the one that it has stopped. */
+	reactor_send(r->conn->opts.control, &r->broken);
+}
+
+static void answer(struct ring *r)
+{
+	reactor_send(r->conn->opts.control, &r->to_control);
 }
 
 static void queue_stopped(void *arg)
 {
-	struct connection *c = arg;
+	struct ring *r = arg;
 
-	xen_events_unroute(&c->doorbell);
-	c->to_control.fn = stopped_msg;
-	reactor_send(c->opts.control, &c->to_control);
+	xen_events_unroute(&r->doorbell);
+	answer(r);
 }
 
 static void start_on_reactor(struct reactor_msg *msg)
 {
-	struct connection *c = container_of(msg, struct connection, to_reactor);
+	struct ring *r = container_of(msg, struct ring, to_reactor);
 
-	xen_events_route(&c->doorbell, c->queue);
-	c->rc = blkif_queue_start(c->queue);
-	if (c->rc)
-		xen_events_unroute(&c->doorbell);
-	c->to_control.fn = started_msg;
-	reactor_send(c->opts.control, &c->to_control);
+	xen_events_route(&r->doorbell, r->queue);
+	r->rc = blkif_queue_start(r->queue);
+	if (r->rc)
+		xen_events_unroute(&r->doorbell);
+	answer(r);
 }
 
 static void stop_on_reactor(struct reactor_msg *msg)
 {
-	struct connection *c = container_of(msg, struct connection, to_reactor);
+	struct ring *r = container_of(msg, struct ring, to_reactor);
 
-	blkif_queue_stop(c->queue, queue_stopped, c);
+	blkif_queue_stop(r->queue, queue_stopped, r);
 }
 
-static void stats_done(struct reactor_msg *msg)
-{
-	struct connection_stats *cs = container_of(msg, struct connection_stats, msg);
+/* On the control thread */
 
-	cs->done(cs);
+static void broken_msg(struct reactor_msg *msg)
+{
+	struct connection *c = container_of(msg, struct ring, broken)->conn;
+
+	if (c->broken)
+		return;
+	c->broken = true;
+	c->opts.broken(c->opts.arg);
 }
 
-static void stats_on_reactor(struct reactor_msg *msg)
+static void stopped_msg(struct reactor_msg *msg)
 {
-	struct connection_stats *cs = container_of(msg, struct connection_stats, msg);
+	struct ring *r;
+	struct connection *c = conn_of(msg, &r);
 
-	blkif_queue_add_stats(cs->conn->queue, &cs->stats);
-	msg->fn = stats_done;
-	reactor_send(cs->conn->opts.control, msg);
+	r->serving = false;
+	if (--c->waiting)
+		return;
+	if (c->rc)
+		c->opts.started(c->opts.arg, c->rc); /* its beginning failed, and is undone */
+	else
+		c->opts.stopped(c->opts.arg);
 }
 
-/* On the control thread again */
-
-int connection_create(const struct connection_opts *opts, struct connection **out, struct err *err)
+static void stop_serving(struct connection *c)
 {
-	struct connection *c = calloc(1, sizeof(*c));
+	for (unsigned i = 0; i < c->keys.nr_queues; i++)
+		c->waiting += c->rings[i].serving;
+	for (unsigned i = 0; i < c->keys.nr_queues; i++) {
+		struct ring *r = &c->rings[i];
+
+		if (!r->serving)
+			continue;
+		r->to_control.fn = stopped_msg;
+		r->to_reactor.fn = stop_on_reactor;
+		reactor_send(r->lane->reactor, &r->to_reactor);
+	}
+}
+
+static void started_msg(struct reactor_msg *msg)
+{
+	struct ring *r;
+	struct connection *c = conn_of(msg, &r);
+
+	r->serving = !r->rc;
+	if (r->rc)
+		c->rc = r->rc;
+	if (--c->waiting)
+		return;
+	/* All or none: what others have begun ends first. */
+	if (c->rc)
+		stop_serving(c);
+	if (!c->waiting)
+		c->opts.started(c->opts.arg, c->rc);
+}
+
+static int open_ring(struct connection *c, unsigned n, struct err *err)
+{
+	const struct connection_opts *opts = &c->opts;
+	const struct connection_queue_keys *keys = &c->keys.queues[n];
 	struct blkif_queue_opts queue_opts;
-	uint32_t slots = blkif_layout_slots(opts->keys.layout, 1);
+	struct ring *r = &c->rings[n];
 	int rc;
 
-	if (!c)
+	r->conn = c;
+	r->lane = &opts->lanes[(opts->first_lane + n) % opts->nr_lanes];
+	r->broken.fn = broken_msg;
+	r->ledger = calloc(blkif_layout_slots(c->keys.layout, c->keys.ring_pages),
+			   sizeof(r->ledger[0]));
+	if (!r->ledger)
 		return err_set(err, -ENOMEM, "no memory for a connection");
-	c->opts = *opts;
-	c->opts.label = NULL;
-	c->ledger = calloc(slots, sizeof(c->ledger[0]));
-	if (!c->ledger) {
-		rc = err_set(err, -ENOMEM, "no memory for a connection");
-		goto no_ledger;
-	}
-	c->ring_page = xengnttab_map_grant_ref(opts->gnttab, opts->domid, opts->keys.ring_ref,
-					       PROT_READ | PROT_WRITE);
-	if (!c->ring_page) {
+	r->pages = xengnttab_map_domain_grant_refs(opts->gnttab, c->keys.ring_pages, opts->domid,
+						   (uint32_t *)keys->ring_refs,
+						   PROT_READ | PROT_WRITE);
+	if (!r->pages) {
 		rc = -errno;
-		err_set(err, rc, "cannot map the ring at reference %u: %s", opts->keys.ring_ref,
+		err_set(err, rc, "cannot map the ring at reference %u: %s", keys->ring_refs[0],
 			strerror(-rc));
-		goto no_ring;
+		goto no_pages;
 	}
-	rc = xen_events_bind(opts->lane->events, opts->domid, opts->keys.event_channel,
-			     &c->doorbell);
+	rc = xen_events_bind(r->lane->events, opts->domid, keys->event_channel, &r->doorbell);
 	if (rc) {
-		err_set(err, rc, "cannot bind event channel %u: %s", opts->keys.event_channel,
+		err_set(err, rc, "cannot bind event channel %u: %s", keys->event_channel,
 			strerror(-rc));
 		goto no_event;
 	}
 	queue_opts = (struct blkif_queue_opts){
-		.engine = opts->lane->engine,
+		.engine = r->lane->engine,
 		.bdev = opts->bdev,
 		.limits = opts->limits,
 		.peer = opts->domid,
 		.label = opts->label,
-		.doorbell = &c->doorbell.doorbell,
-		.layout = opts->keys.layout,
-		.ring_pages = c->ring_page,
-		.ring_nr = 1,
-		.ledger = c->ledger,
+		.doorbell = &r->doorbell.doorbell,
+		.layout = c->keys.layout,
+		.ring_pages = r->pages,
+		.ring_nr = c->keys.ring_pages,
+		.ledger = r->ledger,
 		.spin_max_ns = opts->spin_max_ns,
-		.log_limit = opts->log_limit,
+		.log_limit = &opts->log_limits[n],
 		.broken = queue_broken,
-		.arg = c,
+		.arg = r,
 	};
-	rc = blkif_queue_create(&queue_opts, &c->queue);
-	if (rc) {
-		err_set(err, rc, "cannot attach to the ring: %s",
-			rc == -EPROTO ? "its counters are impossible" : strerror(-rc));
-		goto no_queue;
+	rc = blkif_queue_create(&queue_opts, &r->queue);
+	if (!rc)
+		return 0;
+	err_set(err, rc, "cannot attach to the ring: %s",
+		rc == -EPROTO ? "its counters are impossible" : strerror(-rc));
+	xen_events_unbind(&r->doorbell);
+no_event:
+	xengnttab_unmap(opts->gnttab, r->pages, c->keys.ring_pages);
+no_pages:
+	free(r->ledger);
+	return rc;
+}
+
+static void close_ring(struct connection *c, struct ring *r)
+{
+	xen_events_unbind(&r->doorbell);
+	blkif_queue_destroy(r->queue);
+	xengnttab_unmap(c->opts.gnttab, r->pages, c->keys.ring_pages);
+	free(r->ledger);
+}
+
+int connection_create(const struct connection_opts *opts, struct connection **out, struct err *err)
+{
+	struct connection *c = calloc(1, sizeof(*c) + opts->keys->nr_queues * sizeof(c->rings[0]));
+
+	if (!c)
+		return err_set(err, -ENOMEM, "no memory for a connection");
+	c->opts = *opts;
+	c->keys = *opts->keys;
+	c->opts.keys = &c->keys;
+	for (unsigned n = 0; n < c->keys.nr_queues; n++) {
+		int rc = open_ring(c, n, err);
+
+		if (rc) {
+			while (n)
+				close_ring(c, &c->rings[--n]);
+			free(c);
+			return rc;
+		}
 	}
+	c->opts.label = NULL;
 	*out = c;
 	return 0;
-no_queue:
-	xen_events_unbind(&c->doorbell);
-no_event:
-	xengnttab_unmap(opts->gnttab, c->ring_page, 1);
-no_ring:
-	free(c->ledger);
-no_ledger:
-	free(c);
-	return rc;
 }
 
 void connection_start(struct connection *c)
 {
-	c->to_reactor.fn = start_on_reactor;
-	reactor_send(c->opts.lane->reactor, &c->to_reactor);
+	c->waiting = c->keys.nr_queues;
+	for (unsigned n = 0; n < c->keys.nr_queues; n++) {
+		struct ring *r = &c->rings[n];
+
+		r->to_control.fn = started_msg;
+		r->to_reactor.fn = start_on_reactor;
+		reactor_send(r->lane->reactor, &r->to_reactor);
+	}
 }
 
 void connection_stop(struct connection *c)
 {
-	c->to_reactor.fn = stop_on_reactor;
-	reactor_send(c->opts.lane->reactor, &c->to_reactor);
+	stop_serving(c);
 }
 
 void connection_destroy(struct connection *c)
 {
-	xen_events_unbind(&c->doorbell);
-	blkif_queue_destroy(c->queue);
-	xengnttab_unmap(c->opts.gnttab, c->ring_page, 1);
-	free(c->ledger);
+	for (unsigned n = c->keys.nr_queues; n; n--)
+		close_ring(c, &c->rings[n - 1]);
 	free(c);
 }
 
 const struct connection_keys *connection_get_keys(const struct connection *c)
 {
-	return &c->opts.keys;
+	return &c->keys;
 }
 
-void connection_get_stats(struct connection *c, struct connection_stats *cs)
+bool connection_has_keys(const struct connection *c, const struct connection_keys *keys)
 {
-	cs->conn = c;
-	cs->msg.fn = stats_on_reactor;
-	reactor_send(c->opts.lane->reactor, &cs->msg);
+	if (keys->layout != c->keys.layout || keys->nr_queues != c->keys.nr_queues ||
+	    keys->ring_pages != c->keys.ring_pages)
+		return false;
+	for (unsigned n = 0; n < keys->nr_queues; n++) {
+		const struct connection_queue_keys *a = &keys->queues[n], *b = &c->keys.queues[n];
+
+		if (a->event_channel != b->event_channel ||
+		    memcmp(a->ring_refs, b->ring_refs, keys->ring_pages * sizeof(uint32_t)))
+			return false;
+	}
+	return true;
+}
+
+/* Statistics: each queue's are copied on its reactor, and put together on the control thread. */
+
+struct stats_part {
+	struct reactor_msg msg;
+	struct stats_request *request;
+	const struct ring *ring;
+	struct blkif_stats stats;
+};
+
+struct stats_request {
+	struct reactor *control;
+	unsigned waiting;
+	void (*done)(void *arg, const struct blkif_stats *stats);
+	void *arg;
+	struct blkif_stats stats;
+	struct stats_part parts[];
+};
+
+static void stats_msg(struct reactor_msg *msg)
+{
+	struct stats_part *part = container_of(msg, struct stats_part, msg);
+	struct stats_request *request = part->request;
+
+	blkif_stats_add(&request->stats, &part->stats);
+	if (--request->waiting)
+		return;
+	request->done(request->arg, &request->stats);
+	free(request);
+}
+
+static void stats_on_reactor(struct reactor_msg *msg)
+{
+	struct stats_part *part = container_of(msg, struct stats_part, msg);
+
+	blkif_queue_add_stats(part->ring->queue, &part->stats);
+	msg->fn = stats_msg;
+	reactor_send(part->request->control, msg);
+}
+
+int connection_get_stats(struct connection *c,
+			 void (*done)(void *arg, const struct blkif_stats *stats), void *arg)
+{
+	unsigned nr = c->keys.nr_queues;
+	struct stats_request *request =
+		calloc(1, sizeof(*request) + nr * sizeof(request->parts[0]));
+
+	if (!request)
+		return -ENOMEM;
+	request->control = c->opts.control;
+	request->waiting = nr;
+	request->done = done;
+	request->arg = arg;
+	/* Each before any later message to stop its queue. */
+	for (unsigned n = 0; n < nr; n++) {
+		struct stats_part *part = &request->parts[n];
+
+		part->request = request;
+		part->ring = &c->rings[n];
+		part->msg.fn = stats_on_reactor;
+		reactor_send(part->ring->lane->reactor, &part->msg);
+	}
+	return 0;
 }
 
 void connection_add_stats(const struct connection *c, struct blkif_stats *stats)
 {
-	blkif_queue_add_stats(c->queue, stats);
+	for (unsigned n = 0; n < c->keys.nr_queues; n++)
+		blkif_queue_add_stats(c->rings[n].queue, stats);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * connection: a frontend's ring, mapped and served by a queue on a lane's reactor.
+ * connection: a frontend's rings, mapped and each served by a queue on a lane's reactor.
  *
- * The control thread maps the ring, binds the event channel and makes the queue; the reactor starts
- * and stops it.  Each side tells the other by message, and every message sent is answered, so that
+ * The control thread maps the rings, binds the event channels and makes the queues; reactors start
+ * and stop them.  Each side tells the other by message, and every message sent is answered, so that
  * the connection is destroyed only when no thread knows it any more.
  */
 #ifndef SLUICE_XEN_CONNECTION_H
@@ -14,31 +14,42 @@
 #include "blkif/queue.h"
 #include "xen/lane.h"
 
+enum {
+	CONNECTION_MAX_QUEUES = 64,
+	CONNECTION_MAX_RING_ORDER = 4,
+};
+
 /* What the frontend negotiated. */
 struct connection_keys {
 	const struct blkif_layout *layout;
-	uint32_t ring_ref;
-	uint32_t event_channel;
+	unsigned nr_queues;  /* 1 to CONNECTION_MAX_QUEUES */
+	unsigned ring_pages; /* of each queue: a power of two up to BLKIF_MAX_RING_PAGES */
+	struct connection_queue_keys {
+		uint32_t ring_refs[BLKIF_MAX_RING_PAGES];
+		uint32_t event_channel;
+	} queues[CONNECTION_MAX_QUEUES];
 };
 
 struct connection;
 
 struct connection_opts {
 	struct reactor *control;
-	struct xen_lane *lane;
+	struct xen_lane *lanes;
+	unsigned nr_lanes;
+	unsigned first_lane; /* of the first queue; the others follow on the next ones */
 	xengnttab_handle *gnttab;
 	uint32_t domid;
-	struct connection_keys keys;
+	const struct connection_keys *keys; /* copied */
 	struct bdev *bdev;
 	struct blkif_limits limits;
 	uint32_t spin_max_ns;
 	const char *label;
-	struct log_limit *log_limit; /* for the reactor's lines; nobody else's meanwhile */
+	struct log_limit *log_limits; /* one a queue, for its reactor; nobody else's meanwhile */
 	/* All on the control thread. */
 	void (*started)(void *arg,
 			int rc);    /* serving, or (rc < 0) not: then it has to be destroyed */
 	void (*stopped)(void *arg); /* it has to be destroyed */
-	void (*broken)(void *arg);  /* the frontend broke its ring: it has to be stopped */
+	void (*broken)(void *arg);  /* the frontend broke a ring, once: it has to be stopped */
 	void *arg;
 };
 
@@ -53,18 +64,15 @@ void connection_destroy(struct connection *c);
 
 /* What it was created for. */
 const struct connection_keys *connection_get_keys(const struct connection *c);
+/* Whether those are @keys, too. */
+bool connection_has_keys(const struct connection *c, const struct connection_keys *keys);
 /*
- * Adds the queue's statistics to *@stats on the reactor's thread, then calls @done on the control
- * thread; both stay valid until then. Before connection_stop(). After @stopped: directly, by
- * _add_stats.
+ * Gathers the queues' statistics and calls @done with them on the control thread. Before
+ * connection_stop(). Returns 0, or -ENOMEM: then @done is not called.
  */
-struct connection_stats {
-	struct reactor_msg msg;
-	struct connection *conn;
-	struct blkif_stats stats;
-	void (*done)(struct connection_stats *cs);
-};
-void connection_get_stats(struct connection *c, struct connection_stats *cs);
+int connection_get_stats(struct connection *c,
+			 void (*done)(void *arg, const struct blkif_stats *stats), void *arg);
+/* After @stopped: adds them to @stats directly. */
 void connection_add_stats(const struct connection *c, struct blkif_stats *stats);
 
 #endif

@@ -169,6 +169,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 			return false;
 		}
 		log_debug("%s: taken from the kernel's backend", v->label);
+		v->kernel_offered = true;
 		return true;
 	case 0:
 		/*
@@ -301,16 +302,20 @@ static void conn_broken(void *arg)
 static void start_connection(struct vbd *v)
 {
 	struct xen_backend *be = v->be;
+	struct connection_keys keys;
 	struct connection_opts opts = {
 		.control = be->opts.control,
-		.lane = &be->lanes[be->next_lane % be->opts.nr_reactors],
+		.lanes = be->lanes,
+		.nr_lanes = be->opts.nr_reactors,
+		.first_lane = be->next_lane,
+		.keys = &keys,
 		.gnttab = be->gnttab,
 		.domid = v->domid,
 		.bdev = v->bdev,
 		.limits = vbd_get_limits(v),
 		.spin_max_ns = be->opts.spin_max_ns,
 		.label = v->label,
-		.log_limit = &v->data_log_limit,
+		.log_limits = v->data_log_limits,
 		.started = conn_started,
 		.stopped = conn_stopped,
 		.broken = conn_broken,
@@ -319,7 +324,7 @@ static void start_connection(struct vbd *v)
 	struct err err;
 	int rc;
 
-	rc = vbd_read_keys(v, &opts.keys, &err);
+	rc = vbd_read_keys(v, &keys, &err);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);
 	/* From here on it is not clean: if we die, nobody must believe that we had drained. */
@@ -339,7 +344,7 @@ static void start_connection(struct vbd *v)
 		fail(v, "%s", err.text);
 		return;
 	}
-	be->next_lane++;
+	be->next_lane = (be->next_lane + keys.nr_queues) % be->opts.nr_reactors;
 	v->phase = VBD_STARTING;
 	connection_start(v->conn);
 }
@@ -363,7 +368,6 @@ static void disconnect(struct vbd *v)
 
 static void check_keys(struct vbd *v)
 {
-	const struct connection_keys *now;
 	struct connection_keys keys;
 	struct err err;
 
@@ -375,12 +379,8 @@ static void check_keys(struct vbd *v)
 			connect_vbd(v);
 		return;
 	}
-	now = connection_get_keys(v->conn);
 	/* Keys that cannot be read now, or make no sense, are no reason to take a disk away. */
-	if (vbd_read_keys(v, &keys, &err))
-		return;
-	if (keys.ring_ref == now->ring_ref && keys.event_channel == now->event_channel &&
-	    keys.layout == now->layout)
+	if (vbd_read_keys(v, &keys, &err) || connection_has_keys(v->conn, &keys))
 		return;
 	disconnect(v);
 }

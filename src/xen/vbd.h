@@ -15,10 +15,9 @@
 #include "bdev/bdev.h"
 #include "blkif/queue.h"
 #include "xen/backend.h"
+#include "xen/connection.h"
 #include "xen/store.h"
 #include "xen/xenbus.h"
-
-struct connection;
 
 enum vbd_phase {
 	VBD_IDLE,     /* no connection */
@@ -41,8 +40,9 @@ struct vbd {
 	uint32_t state;          /* ours, as we wrote it or found it */
 	uint32_t frontend_state; /* as last seen */
 	uint64_t first_seen_ns;
-	bool refused;  /* found connected, without a clean mark: not served */
-	bool adopting; /* found connected, with it */
+	bool kernel_offered; /* its frontend may have seen the kernel's offer before ours */
+	bool refused;        /* found connected, without a clean mark: not served */
+	bool adopting;       /* found connected, with it */
 	uint64_t adopt_after_ns;
 	bool seen;   /* evaluated at least once */
 	bool faulty; /* its frontend broke the protocol: disconnect and close */
@@ -61,7 +61,7 @@ struct vbd {
 	enum vbd_phase phase;    /* of the connection */
 	struct blkif_stats past; /* of connections that have ended */
 	struct log_limit log_limit;
-	struct log_limit data_log_limit; /* the reactor's, while there is a connection */
+	struct log_limit data_log_limits[CONNECTION_MAX_QUEUES]; /* reactors', while connected */
 	/* Who waits for its end, or NULL. */
 	void (*gone)(void *arg, const char *error);
 	void *gone_arg;

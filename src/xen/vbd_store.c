@@ -10,12 +10,6 @@
 #include "base/parse.h"
 #include "xen/internal.h"
 
-enum {
-	/* One page for now: 32 requests of up to 1 MiB. */
-	MAX_RING_PAGE_ORDER = 0,
-	MAX_QUEUES = 1,
-};
-
 /* The keys that are ours alone, in the backend's directory. */
 static const char key_status[] = "sluice-status"; /* "ready" or "error: ..." */
 static const char key_clean[] = "sluice-clean";   /* sectors of the disk */
@@ -230,8 +224,9 @@ static int write_offer(struct store *s, void *arg)
 	 * mark of a predecessor's, which would be taken for ours one day.
 	 */
 	if ((rc = store_remove(s, v->dir, key_clean)) ||
-	    (rc = store_write(s, v->dir, "max-ring-page-order", "%d", MAX_RING_PAGE_ORDER)) ||
-	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%d", MAX_QUEUES)) ||
+	    (rc = store_write(s, v->dir, "max-ring-page-order", "%d", CONNECTION_MAX_RING_ORDER)) ||
+	    (rc = store_write(s, v->dir, "max-ring-pages", "%d", BLKIF_MAX_RING_PAGES)) ||
+	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%u", v->be->opts.max_queues)) ||
 	    (rc = store_write(s, v->dir, "feature-persistent", "0")))
 		return rc;
 	if (segments)
@@ -286,24 +281,92 @@ static int optional_u32(struct vbd *v, const char *key, uint32_t max, uint32_t a
 		  : 0;
 }
 
+/* How many pages each ring has, and whether their references are numbered. */
+static int read_ring_pages(struct vbd *v, unsigned *pages, bool *numbered, struct err *err)
+{
+	uint32_t order, nr;
+	int rc;
+
+	rc = optional_u32(v, "ring-page-order", CONNECTION_MAX_RING_ORDER, UINT32_MAX, &order, err);
+	if (rc)
+		return rc;
+	*numbered = true;
+	if (order != UINT32_MAX) {
+		*pages = 1u << order;
+		return 0;
+	}
+	/* Old FreeBSD counts pages. */
+	rc = optional_u32(v, "num-ring-pages", BLKIF_MAX_RING_PAGES, 0, &nr, err);
+	if (rc)
+		return rc;
+	if (nr & (nr - 1))
+		return err_set(err, -EINVAL, "the frontend's ring has %u pages, no power of two",
+			       nr);
+	*numbered = nr > 1;
+	*pages = nr ? nr : 1;
+	return 0;
+}
+
+static int read_queue(struct vbd *v, const char *dir, unsigned pages, bool numbered,
+		      struct connection_queue_keys *queue, struct err *err)
+{
+	struct store *s = &v->be->store;
+	char key[24];
+
+	for (unsigned i = 0; i < pages; i++) {
+		if (numbered)
+			snprintf(key, sizeof(key), "ring-ref%u", i);
+		else
+			snprintf(key, sizeof(key), "ring-ref");
+		if (store_read_u32(s, dir, key, UINT32_MAX, &queue->ring_refs[i]))
+			return err_set(err, -EINVAL,
+				       "the frontend's key %s is missing or no number", key);
+	}
+	if (store_read_u32(s, dir, "event-channel", UINT32_MAX, &queue->event_channel))
+		return err_set(err, -EINVAL,
+			       "the frontend's key event-channel is missing or no number");
+	return 0;
+}
+
+/* No page and no port may serve twice: two queues would each believe it their own. */
+static int refuse_duplicates(const struct connection_keys *keys, struct err *err)
+{
+	unsigned total = keys->nr_queues * keys->ring_pages;
+
+	for (unsigned i = 0; i < total; i++) {
+		uint32_t ref = keys->queues[i / keys->ring_pages].ring_refs[i % keys->ring_pages];
+
+		for (unsigned k = 0; k < i; k++)
+			if (keys->queues[k / keys->ring_pages].ring_refs[k % keys->ring_pages] ==
+			    ref)
+				return err_set(err, -EINVAL,
+					       "the frontend uses reference %u for two ring pages",
+					       ref);
+	}
+	for (unsigned i = 0; i < keys->nr_queues; i++)
+		for (unsigned k = 0; k < i; k++)
+			if (keys->queues[k].event_channel == keys->queues[i].event_channel)
+				return err_set(err, -EINVAL,
+					       "the frontend uses event channel %u for two queues",
+					       keys->queues[i].event_channel);
+	return 0;
+}
+
 int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 {
 	struct store *s = &v->be->store;
-	uint32_t queues, order;
-	const char *ring_key;
+	uint32_t max = v->kernel_offered ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
+	char dir[STORE_PATH_MAX + 24];
 	char *protocol;
+	bool numbered;
 	int rc;
 
-	rc = optional_u32(v, "multi-queue-num-queues", UINT16_MAX, 1, &queues, err);
-	if (rc)
-		return rc;
-	if (!queues || queues > MAX_QUEUES)
-		return err_set(err, -EINVAL,
-			       "the frontend wants %u queues and was offered %d (if the kernel's "
-			       "xen-blkback offered them, write 1 to "
-			       "/sys/module/xen_blkback/parameters/max_queues)",
-			       queues, MAX_QUEUES);
-	rc = optional_u32(v, "ring-page-order", MAX_RING_PAGE_ORDER, UINT32_MAX, &order, err);
+	memset(keys, 0, sizeof(*keys));
+	rc = optional_u32(v, "multi-queue-num-queues", max, 1, &keys->nr_queues, err);
+	if (!rc && !keys->nr_queues)
+		rc = err_set(err, -EINVAL, "the frontend wants 0 queues");
+	if (!rc)
+		rc = read_ring_pages(v, &keys->ring_pages, &numbered, err);
 	if (rc)
 		return rc;
 	protocol = store_read(s, v->frontend, "protocol");
@@ -314,15 +377,15 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	if (!keys->layout)
 		return err_set(err, -EINVAL,
 			       "the frontend's protocol is neither x86_32-abi nor x86_64-abi");
-	/* A frontend that says how many pages it has numbers them. */
-	ring_key = order == UINT32_MAX ? "ring-ref" : "ring-ref0";
-	if (store_read_u32(s, v->frontend, ring_key, UINT32_MAX, &keys->ring_ref))
-		return err_set(err, -EINVAL, "the frontend's key %s is missing or no number",
-			       ring_key);
-	if (store_read_u32(s, v->frontend, "event-channel", UINT32_MAX, &keys->event_channel))
-		return err_set(err, -EINVAL,
-			       "the frontend's key event-channel is missing or no number");
-	return 0;
+	/* One queue has its keys at the top, each of several has a directory. */
+	for (unsigned n = 0; !rc && n < keys->nr_queues; n++) {
+		if (keys->nr_queues == 1)
+			snprintf(dir, sizeof(dir), "%s", v->frontend);
+		else
+			snprintf(dir, sizeof(dir), "%s/queue-%u", v->frontend, n);
+		rc = read_queue(v, dir, keys->ring_pages, numbered, &keys->queues[n], err);
+	}
+	return rc ? rc : refuse_duplicates(keys, err);
 }
 
 void vbd_write_mark(struct vbd *v)

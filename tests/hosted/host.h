@@ -37,6 +37,7 @@ struct instance_opts {
 	const char *kinds[4]; /* none: "vbd" */
 	unsigned reactors;    /* 0: one */
 	size_t bounce_pages;  /* 0: 4096 */
+	unsigned max_queues;  /* 0: 4 */
 	uint32_t spin_max_ns;
 };
 

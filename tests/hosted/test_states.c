@@ -50,8 +50,9 @@ static void connects(void **state)
 	start_with_guest();
 	assert_true(disk_wait_state(d, 2));
 	/* What the frontend chooses from is there before InitWait. */
-	assert_true(disk_key_is(d, d->back, "max-ring-page-order", "0"));
-	assert_true(disk_key_is(d, d->back, "multi-queue-max-queues", "1"));
+	assert_true(disk_key_is(d, d->back, "max-ring-page-order", "4"));
+	assert_true(disk_key_is(d, d->back, "max-ring-pages", "16"));
+	assert_true(disk_key_is(d, d->back, "multi-queue-max-queues", "4"));
 	assert_true(disk_key_is(d, d->back, "feature-max-indirect-segments", "256"));
 	assert_true(disk_key_is(d, d->back, "feature-persistent", "0"));
 	assert_true(guest_connect(&world.guest, &plain));
@@ -449,13 +450,13 @@ static void taken_from_the_kernels_backend(void **state)
 	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
 		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
 	/* Its offer is not ours. */
-	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "4");
+	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "3");
 	disk_write(&g->disk, g->disk.back, "multi-queue-max-queues", "8");
 	disk_write(&g->disk, g->disk.back, "state", "2");
 	world_start(&(struct instance_opts){0});
 	kernel_lets_go("vbd-5-51712");
-	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "0"));
-	assert_true(disk_key_is(&g->disk, g->disk.back, "multi-queue-max-queues", "1"));
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
+	assert_true(disk_key_is(&g->disk, g->disk.back, "multi-queue-max-queues", "4"));
 	assert_true(guest_connect(g, &plain));
 	assert_works(g);
 }
@@ -474,10 +475,10 @@ static void waits_for_the_kernels_backend(void **state)
 		host_nap();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
 	kernel_takes("vbd-5-51712");
-	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "4");
+	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "3");
 	disk_write(&g->disk, g->disk.back, "state", "2");
 	kernel_lets_go("vbd-5-51712");
-	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "0"));
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
 	assert_true(guest_connect(g, &plain));
 	assert_works(g);
 }
@@ -644,12 +645,12 @@ static const struct nonsense nonsenses[] = {
 	{"a huge event channel", "event-channel", "4294967295"},
 	{"an unknown protocol", "protocol", "arm-abi"},
 	{"an empty protocol", "protocol", ""},
-	{"a larger ring than offered", "ring-page-order", "1"},
+	{"a larger ring than offered", "ring-page-order", "5"},
 	{"a huge ring", "ring-page-order", "99"},
 	{"a ring order that is no number", "ring-page-order", "one"},
 	{"ring-ref0 is missing", "ring-page-order", "0"},
 	{"no queue", "multi-queue-num-queues", "0"},
-	{"more queues than offered", "multi-queue-num-queues", "2"},
+	{"more queues than offered", "multi-queue-num-queues", "5"},
 	{"queues that are no number", "multi-queue-num-queues", "many"},
 };
 

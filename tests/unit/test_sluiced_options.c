@@ -31,7 +31,14 @@ static void defaults_follow_the_name(void **state)
 	assert_string_equal(o.kinds[0], "vbd");
 	assert_null(o.kinds[1]);
 	assert_int_equal(__builtin_popcountll(o.cpumask), 1);
+	assert_int_equal(o.max_queues, 4);
 	assert_int_equal(o.log_level, LOG_LEVEL_INFO);
+
+	/* As many queues as reactors, if those are more than four. */
+	assert_int_equal(parse(&o, &err, "--cpumask", "3f"), 0);
+	assert_int_equal(o.max_queues, 6);
+	assert_int_equal(parse(&o, &err, "--max-queues", "1"), 0);
+	assert_int_equal(o.max_queues, 1);
 
 	assert_int_equal(parse(&o, &err, "--name", "blue"), 0);
 	assert_string_equal(o.socket, "/run/sluice/blue.sock");
@@ -63,6 +70,8 @@ static void what_is_wrong_is_named(void **state)
 		{"--cpumask", "0", "--cpumask"},
 		{"--cpumask", "xyz", "--cpumask"},
 		{"--bounce-mib", "1", "--bounce-mib"},
+		{"--max-queues", "0", "--max-queues"},
+		{"--max-queues", "65", "--max-queues"},
 		{"--poll-us", "-1", "--poll-us"},
 		{"--log-level", "loud", "--log-level"},
 		{"--socket", "", "--socket"},
