@@ -20,6 +20,7 @@ struct held_channel {
 	struct reactor_msg msg;
 	bool msg_sent;
 	bool reverse;
+	unsigned some; /* how many to release; 0: all */
 };
 
 struct held {
@@ -144,7 +145,12 @@ static void release_msg(struct reactor_msg *msg)
 	pthread_mutex_lock(&h->lock);
 	reverse = ch->reverse;
 	ch->msg_sent = false;
-	list_splice_tail(&ready, &ch->kept);
+	if (!ch->some)
+		list_splice_tail(&ready, &ch->kept);
+	while (ch->some) {
+		ch->some--;
+		list_add_tail(&ready, list_pop(&ch->kept));
+	}
 	pthread_mutex_unlock(&h->lock);
 	while (!list_empty(&ready)) {
 		node = reverse ? ready.prev : ready.next;
@@ -219,6 +225,15 @@ void held_hold(struct held *h)
 	pthread_mutex_unlock(&h->lock);
 }
 
+static void release(struct held_channel *ch)
+{
+	if (list_empty(&ch->kept) || ch->msg_sent)
+		return;
+	ch->msg_sent = true;
+	ch->msg.fn = release_msg;
+	reactor_send(ch->base.reactor, &ch->msg);
+}
+
 void held_release(struct held *h, bool reverse)
 {
 	struct list *pos;
@@ -228,13 +243,24 @@ void held_release(struct held *h, bool reverse)
 	list_for_each (pos, &h->channels) {
 		struct held_channel *ch = list_entry(pos, struct held_channel, node);
 
-		if (list_empty(&ch->kept) || ch->msg_sent)
-			continue;
 		ch->reverse = reverse;
-		ch->msg_sent = true;
-		ch->msg.fn = release_msg;
-		reactor_send(ch->base.reactor, &ch->msg);
+		release(ch);
 	}
+	pthread_mutex_unlock(&h->lock);
+}
+
+void held_release_some(struct held *h, unsigned n)
+{
+	struct held_channel *ch;
+
+	pthread_mutex_lock(&h->lock);
+	/* One channel with that many, and no message under way: all that tests need. */
+	ch = list_entry(h->channels.next, struct held_channel, node);
+	if (list_empty(&h->channels) || h->kept < n || ch->msg_sent)
+		abort();
+	ch->some = n;
+	ch->reverse = false;
+	release(ch);
 	pthread_mutex_unlock(&h->lock);
 }
 

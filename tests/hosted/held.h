@@ -20,6 +20,8 @@ char *held_data(struct held *h);
 void held_hold(struct held *h);
 /* Completes what is kept, in reverse order if @reverse, and what comes from now on at once. */
 void held_release(struct held *h, bool reverse);
+/* Completes the @n that have been kept longest; the others stay, and what comes is kept. */
+void held_release_some(struct held *h, unsigned n);
 /* Waits until @n ios are kept; false after 10 s. */
 bool held_wait(struct held *h, unsigned n);
 /* Fails the next @times ios of @op with the negative errno @error. */

@@ -411,6 +411,8 @@ static void asked_meanwhile_and_still_in_use(void **state)
 	assert_true(wait_served(g));
 	assert_null(load_run(l, 100));
 	load_destroy(l);
+	/* Served, and still asked to close. */
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
 }
@@ -499,6 +501,40 @@ static void drained_while_closing_a_disk_in_use(void **state)
 	assert_true(disk_wait_state(&g->disk, 6));
 }
 
+/* The last answer ends the draining, not the first; and nothing new is taken meanwhile. */
+static void drained_one_by_one(void **state)
+{
+	struct guest *g = &world.guest;
+	struct load *l, *more;
+
+	world_connect();
+	l = load_create(g, &(struct load_opts){.max_segments = 1, .depth = 8});
+	more = load_create(g, &(struct load_opts){.max_segments = 1, .depth = 8});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, 8));
+	instance_drain(world.daemon);
+	settle();
+	load_fill(more);
+	for (unsigned i = 1; i < 8; i++) {
+		double_evtchn_notify(WORLD_GUEST, g->port);
+		held_release_some(world.disk, 1);
+		settle();
+		assert_int_equal(front_poll(g->front), 1);
+		assert_false(instance_is_drained(world.daemon));
+		assert_true(is_served(g));
+	}
+	held_release_some(world.disk, 1);
+	end();
+	assert_int_equal(load_answered(l) + (unsigned)front_poll(g->front), 8);
+	assert_int_equal(held_count(world.disk, BDEV_READ) + held_count(world.disk, BDEV_WRITE), 8);
+	held_release(world.disk, false);
+	world_start(&plain_instance);
+	assert_null(load_finish(more));
+	load_destroy(l);
+	load_destroy(more);
+}
+
 /* A guest that broke its ring has no claim to be adopted. */
 static void a_broken_ring_is_not_marked(void **state)
 {
@@ -513,6 +549,8 @@ static void a_broken_ring_is_not_marked(void **state)
 	world_start(&plain_instance);
 	settle();
 	assert_false(is_served(g));
+	/* It has no mark because it was disconnected; nothing is wrong with that. */
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
 }
@@ -605,6 +643,7 @@ int main(void)
 		world_test(drained_while_connecting),
 		world_test(drained_while_disconnecting),
 		world_test(drained_while_closing_a_disk_in_use),
+		world_test(drained_one_by_one),
 		world_test(a_broken_ring_is_not_marked),
 		world_test(a_broken_ring_with_requests_is_not_marked),
 		world_test(drained_before_anything),
