@@ -36,11 +36,6 @@ enum log_level log_get_level(void)
 	return (enum log_level)atomic_load_explicit(&current_level, memory_order_relaxed);
 }
 
-const char *log_level_name(enum log_level level)
-{
-	return levels[level].name;
-}
-
 bool log_parse_level(const char *text, enum log_level *level)
 {
 	for (unsigned i = 0; i < sizeof(levels) / sizeof(levels[0]); i++) {

@@ -29,7 +29,6 @@ void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 /* "error", "warning", "info" or "debug"; false for anything else. */
 bool log_parse_level(const char *text, enum log_level *level);
-const char *log_level_name(enum log_level level);
 
 /* Writes one line; thread-safe. Control characters that arrive in strings are made harmless. */
 void log_write(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

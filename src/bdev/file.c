@@ -160,6 +160,21 @@ static int type_error(const struct bdev_file *f, mode_t mode, struct err *err)
 		       f->filename);
 }
 
+/* Whether somebody holds the device exclusively, for longer than another who only asks this. */
+static bool is_held(const struct bdev_file *f)
+{
+	for (int tries = 0; tries < 5; tries++) {
+		int fd = open(f->filename, O_RDONLY | O_EXCL | O_CLOEXEC);
+
+		if (fd >= 0)
+			close(fd);
+		if (fd >= 0 || errno != EBUSY)
+			return false;
+		usleep(2000);
+	}
+	return true;
+}
+
 static int open_file(struct bdev_file *f, struct err *err)
 {
 	int flags = O_CLOEXEC | (f->bdev.readonly ? O_RDONLY : O_RDWR);
@@ -174,6 +189,9 @@ static int open_file(struct bdev_file *f, struct err *err)
 		return type_error(f, st.st_mode, err);
 	if (f->device && !f->bdev.shared)
 		flags |= O_EXCL;
+	/* Sharing is among those who asked for it: a mount, or anyone else, did not. */
+	if (f->device && f->bdev.shared && is_held(f))
+		return open_error(f, EBUSY, err);
 	f->direct = true;
 	f->fd = open(f->filename, flags | O_DIRECT);
 	if (f->fd < 0 && errno == EINVAL) {

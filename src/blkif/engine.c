@@ -44,7 +44,8 @@ static bool hold_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
 {
 	size_t reserved = e->unfilled - unfilled(q, q->held) + unfilled(q, q->held + n);
 
-	if (e->pages.free < n + reserved)
+	/* The pool keeps the reserve of queues that have gone, for those that come. */
+	if (e->pages.free < n + reserved + (e->reserve_max - e->reserved))
 		return false;
 	e->unfilled = reserved;
 	q->held += n;

@@ -60,9 +60,12 @@ static int find_domain(struct client *c, const char *domain, const char *toolsta
 					  !strcmp(client_text(result, "toolstack"), "xl"));
 	json_decref(result);
 	d->xl = xl ? xl_find() : NULL;
-	if (!d->xl && !strcmp(toolstack, "xl"))
-		return client_fail(c, "there is no xl on PATH: install xen-utils, or use "
-				      "--toolstack none");
+	if (xl && !d->xl)
+		return client_fail(
+			c,
+			"domain %s is xl's, and there is no xl on PATH: add /usr/sbin to "
+			"PATH, install xen-utils, or use --toolstack none",
+			d->id_text);
 	return CLIENT_GO_ON;
 }
 

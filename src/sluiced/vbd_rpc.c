@@ -119,7 +119,8 @@ static void detach_too_long(struct reactor_timer *t)
 {
 	struct waiting *w = container_of(t, struct waiting, timer);
 
-	xen_backend_forget_detach(w->ctx->be, w->domid, w->devid);
+	if (!xen_backend_forget_detach(w->ctx->be, w->domid, w->devid, w))
+		return;
 	rpc_fail(w->req, -ETIMEDOUT, "%s",
 		 w->force
 			 ? "the device does not finish what it has begun; the disk goes when it has"

@@ -181,7 +181,7 @@ static void take_event(struct xen_backend *be, const char *path, const char *tok
 	/* Something above the devices: a domain has come or gone. */
 	list_for_each (pos, &be->vbds)
 		list_entry(pos, struct vbd, node)->dirty = true;
-	scan_all(be);
+	be->rescan = true;
 }
 
 static void store_ready(struct reactor_fd *f, uint32_t events)
@@ -194,6 +194,10 @@ static void store_ready(struct reactor_fd *f, uint32_t events)
 	for (int i = 0; i < EVENTS_PER_ROUND && (event = xs_check_watch(be->store.xs)); i++) {
 		take_event(be, event[XS_WATCH_PATH], event[XS_WATCH_TOKEN]);
 		free(event);
+	}
+	if (be->rescan) {
+		be->rescan = false;
+		scan_all(be);
 	}
 	evaluate_dirty(be);
 }
@@ -353,9 +357,12 @@ void xen_backend_destroy(struct xen_backend *be)
 	list_for_each_safe (pos, next, &be->vbds) {
 		struct vbd *v = list_entry(pos, struct vbd, node);
 
-		if (v->gone)
-			v->gone(v->gone_arg, "sluiced is ending: the disk stays attached");
-		v->gone = NULL;
+		if (v->waiter) {
+			v->waiter->gone(v->waiter->arg,
+					"sluiced is ending: the disk stays attached");
+			free(v->waiter);
+			v->waiter = NULL;
+		}
 		vbd_destroy(v);
 	}
 	for (unsigned i = 0; i < be->opts.nr_reactors; i++)
@@ -460,9 +467,13 @@ static int write_device(struct store *s, void *arg)
 		{.id = a->be->self, .perms = XS_PERM_NONE},
 		{.id = a->domid, .perms = XS_PERM_READ},
 	};
-	char vdev[32];
+	char vdev[32], home[STORE_PATH_MAX];
 	int rc;
 
+	/* It may have ended meanwhile; its tree must not come back. */
+	snprintf(home, sizeof(home), "/local/domain/%u", a->domid);
+	if (!store_exists(s, home))
+		return -ENOENT;
 	if (store_exists(s, a->front) || store_exists(s, a->back))
 		return -EEXIST;
 	vdev_format(a->devid, vdev, sizeof(vdev));
@@ -527,10 +538,32 @@ int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, co
 	return 0;
 }
 
+static void tell_waiter(struct reactor_msg *msg)
+{
+	struct vbd_waiter *w = container_of(msg, struct vbd_waiter, msg);
+
+	w->gone(w->arg, NULL);
+	free(w);
+}
+
+/* As a toolstack would ask; our own evaluation then obeys. */
+static int write_detach(struct store *s, void *arg)
+{
+	const struct vbd *v = arg;
+	uint32_t state;
+	int rc = store_read_u32(s, v->dir, "state", XENBUS_STATES - 1, &state);
+
+	if (rc)
+		return rc;
+	rc = store_write(s, v->dir, "online", "0");
+	return rc ? rc : store_write(s, v->dir, "state", "%d", XENBUS_CLOSING);
+}
+
 int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, bool force,
 		       void (*gone)(void *arg, const char *error), void *arg, struct err *err)
 {
 	struct vbd *v = find_vbd(be, NULL, domid, devid);
+	struct vbd_waiter *w;
 	char vdev[32];
 	int rc;
 
@@ -538,38 +571,40 @@ int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, b
 	if (!v)
 		return err_set(err, -ENOENT, "domain %u has no disk %s of ours: see 'sluice list'",
 			       domid, vdev);
-	if (v->gone)
+	if (v->waiter)
 		return err_set(err, -EBUSY,
 			       "disk %s of domain %u is being detached already: wait, or end "
 			       "the first one",
 			       vdev, domid);
-	v->gone = gone;
-	v->gone_arg = arg;
-	if (force) {
-		v->force = true;
-	} else {
-		v->detach = true;
-		/* As a toolstack would: our own evaluation then obeys. */
-		rc = store_write(&be->store, v->dir, "online", "0");
-		if (!rc)
-			rc = store_write(&be->store, v->dir, "state", "%d", XENBUS_CLOSING);
-		if (rc) {
-			v->gone = NULL;
-			v->detach = false;
-			return err_set(err, rc, "cannot write to xenstore: %s", strerror(-rc));
-		}
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return err_set(err, -ENOMEM, "no memory");
+	*w = (struct vbd_waiter){.msg = {.fn = tell_waiter}, .gone = gone, .arg = arg};
+	rc = force ? 0 : store_transact(&be->store, write_detach, v);
+	if (rc) {
+		free(w);
+		return err_set(err, rc, "cannot ask for the end of disk %s of domain %u: %s", vdev,
+			       domid, strerror(-rc));
 	}
+	v->waiter = w;
+	if (force)
+		v->force = true;
+	else
+		v->detach = true;
 	v->dirty = true;
 	evaluate_dirty(be);
 	return 0;
 }
 
-void xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid)
+bool xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, void *arg)
 {
 	struct vbd *v = find_vbd(be, NULL, domid, devid);
 
-	if (v)
-		v->gone = NULL;
+	if (!v || !v->waiter || v->waiter->arg != arg)
+		return false;
+	free(v->waiter);
+	v->waiter = NULL;
+	return true;
 }
 
 /* Listings */

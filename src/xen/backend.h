@@ -74,8 +74,12 @@ int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, co
 int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, bool force,
 		       void (*gone)(void *arg, const char *error), void *arg, struct err *err);
 
-/* Whoever asked waits no longer: @gone will not be called. The disk still goes when it can. */
-void xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid);
+/*
+ * Whoever asked with @arg waits no longer, and the disk still goes when it can. False: it is too
+ * late,
+ * @gone is about to be called.
+ */
+bool xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, void *arg);
 
 /* The list of disks for vbd_get_vbds. New reference, or NULL. */
 json_t *xen_backend_list(struct xen_backend *be);

@@ -20,6 +20,7 @@ struct xen_backend {
 	struct reactor_timer retry; /* for disks that wait for what no watch tells */
 	uint64_t retry_at_ns;       /* 0: it does not run */
 	struct list vbds;
+	bool rescan; /* something above the devices has changed: look for new ones */
 	bool draining;
 	void (*drained)(void *arg);
 	void *drained_arg;

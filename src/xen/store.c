@@ -73,6 +73,11 @@ bool store_exists(const struct store *s, const char *path)
 	return value != NULL;
 }
 
+bool store_missing(const struct store *s, const char *path)
+{
+	return !store_exists(s, path) && errno == ENOENT;
+}
+
 int store_write(const struct store *s, const char *dir, const char *key, const char *fmt, ...)
 {
 	char path[STORE_PATH_MAX], value[512];

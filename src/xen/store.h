@@ -29,6 +29,8 @@ int store_read_u32(const struct store *s, const char *dir, const char *key, uint
 /* Whether the value is there and equals @text. */
 bool store_equals(const struct store *s, const char *dir, const char *key, const char *text);
 bool store_exists(const struct store *s, const char *path);
+/* Whether xenstore says that there is no such path: false also when it cannot be asked. */
+bool store_missing(const struct store *s, const char *path);
 /* Writes DIR/KEY. Returns 0 or a negative errno. */
 int store_write(const struct store *s, const char *dir, const char *key, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));

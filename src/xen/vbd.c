@@ -72,8 +72,8 @@ void vbd_destroy(struct vbd *v)
 
 	snprintf(path, sizeof(path), "%s/state", v->frontend);
 	xs_unwatch(v->be->store.xs, path, v->dir);
-	if (v->gone)
-		v->gone(v->gone_arg, NULL);
+	if (v->waiter)
+		reactor_send(v->be->opts.control, &v->waiter->msg);
 	list_del(&v->node);
 	release_bdev(v);
 	free(v);
@@ -166,6 +166,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 		if (xen_host_kernel_release(v->be->opts.root, device, &err)) {
 			vbd_set_error(v, "%s", err.text);
 			vbd_set_status(v, false);
+			look_again(v, RETRY_NS);
 			return false;
 		}
 		log_debug("%s: taken from the kernel's backend", v->label);
@@ -244,8 +245,8 @@ static void conn_started(void *arg, int rc)
 		}
 		goto out;
 	}
-	/* One that was adopted in Closing stays so: it has all keys, and was asked to close. */
-	if (v->state != XENBUS_CLOSING)
+	/* One that was adopted has all keys and its state, be it that it was asked to close. */
+	if (!v->adopting)
 		rc = vbd_write_connected(v);
 	if (rc == -ENOENT || rc == -ECANCELED) {
 		v->adopting = false;

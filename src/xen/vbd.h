@@ -26,6 +26,16 @@ enum vbd_phase {
 	VBD_STOPPING, /* the reactor was asked to stop it */
 };
 
+/*
+ * Who asked for a disk's end. Told by a message: an answer may bring the next request at once, and
+ * that must not find us in the middle of an evaluation.
+ */
+struct vbd_waiter {
+	struct reactor_msg msg;
+	void (*gone)(void *arg, const char *error);
+	void *arg;
+};
+
 struct vbd {
 	struct list node; /* in the backend's list */
 	struct xen_backend *be;
@@ -62,9 +72,7 @@ struct vbd {
 	struct blkif_stats past; /* of connections that have ended */
 	struct log_limit log_limit;
 	struct log_limit data_log_limits[CONNECTION_MAX_QUEUES]; /* reactors', while connected */
-	/* Who waits for its end, or NULL. */
-	void (*gone)(void *arg, const char *error);
-	void *gone_arg;
+	struct vbd_waiter *waiter;                               /* for its end, or NULL */
 };
 
 /* Creates the vbd for xenstore's directory DIR/backend/KIND/DOMID/DEVID. NULL without memory. */

@@ -52,7 +52,7 @@ bool vbd_has_key(const struct vbd *v, const char *key)
 	char path[STORE_PATH_MAX + 32];
 
 	snprintf(path, sizeof(path), "%s/%s", v->dir, key);
-	return store_exists(&v->be->store, path);
+	return !store_missing(&v->be->store, path);
 }
 
 struct key_write {

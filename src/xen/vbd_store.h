@@ -7,7 +7,7 @@
 #include "xen/connection.h"
 #include "xen/vbd.h"
 
-/* Whether our directory has the key. */
+/* Whether our directory has the key; also true when xenstore cannot be asked. */
 bool vbd_has_key(const struct vbd *v, const char *key);
 
 /* Writes our state and remembers it. */

@@ -657,7 +657,12 @@ static void checks_before_xl_runs(void **state)
 	remove_file("attached");
 	setenv("PATH", ":/nowhere", 1);
 	expect_error("attach guest xvda disk --toolstack xl", 1, "no xl on PATH");
-	expect("attach guest xvda fixed --readonly", 0,
+	/* Nothing is done behind its back. */
+	json_decref(last_params);
+	last_params = NULL;
+	expect_error("attach guest xvda fixed --readonly", 1, "no xl on PATH");
+	assert_null(last_params);
+	expect("attach guest xvda fixed --readonly --toolstack none", 0,
 	       "bdev fixed attached to guest (domain 1) as xvda\n", "");
 	assert_non_null(last_params);
 }
