@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct guest_opts plain;
 static const struct disk_opts the_disk = {.target = "disk"};
@@ -406,46 +405,11 @@ static void libxls_directories_are_libxls(void **state)
 
 /* The kernel's backend */
 
-/* What its sysfs has: the driver, and a link from each device that it has. */
-static void kernel_takes(const char *device)
-{
-	char path[256], target[256];
-
-	host_write_file(&world.host, "/sys/bus/xen-backend/drivers/vbd/unbind", "");
-	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
-		 device);
-	snprintf(target, sizeof(target), "%s/sys/bus/xen-backend/drivers/vbd", world.host.root);
-	host_make_dirs(path);
-	assert_int_equal(symlink(target, path), 0);
-}
-
-/* Lets go, if it was asked to. */
-static void kernel_lets_go(const char *device)
-{
-	char path[256], text[64] = "";
-	uint64_t start = host_now_ms();
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/drivers/vbd/unbind", world.host.root);
-	while (strcmp(text, device)) {
-		assert_true(host_now_ms() - start < HOST_WAIT_MS);
-		host_nap();
-		f = fopen(path, "r");
-		assert_non_null(f);
-		if (!fgets(text, sizeof(text), f))
-			text[0] = '\0';
-		fclose(f);
-	}
-	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
-		 device);
-	assert_int_equal(unlink(path), 0);
-}
-
 static void taken_from_the_kernels_backend(void **state)
 {
 	struct guest *g = &world.guest;
 
-	kernel_takes("vbd-5-51712");
+	world_kernel_takes("vbd-5-51712");
 	double_domain_create(WORLD_GUEST, "guest");
 	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
 		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
@@ -454,7 +418,7 @@ static void taken_from_the_kernels_backend(void **state)
 	disk_write(&g->disk, g->disk.back, "multi-queue-max-queues", "8");
 	disk_write(&g->disk, g->disk.back, "state", "2");
 	world_start(&(struct instance_opts){0});
-	kernel_lets_go("vbd-5-51712");
+	world_kernel_lets_go("vbd-5-51712");
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
 	assert_true(disk_key_is(&g->disk, g->disk.back, "multi-queue-max-queues", "4"));
 	assert_true(guest_connect(g, &plain));
@@ -474,10 +438,10 @@ static void waits_for_the_kernels_backend(void **state)
 	for (int i = 0; i < 100; i++)
 		host_nap();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
-	kernel_takes("vbd-5-51712");
+	world_kernel_takes("vbd-5-51712");
 	disk_write(&g->disk, g->disk.back, "max-ring-page-order", "3");
 	disk_write(&g->disk, g->disk.back, "state", "2");
-	kernel_lets_go("vbd-5-51712");
+	world_kernel_lets_go("vbd-5-51712");
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
 	assert_true(guest_connect(g, &plain));
 	assert_works(g);

@@ -3,7 +3,9 @@
 
 #include <jansson.h>
 #include <semaphore.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct world world;
 
@@ -146,6 +148,41 @@ void world_block_control(void)
 void world_unblock(void)
 {
 	sem_post(&blocker.go_on);
+}
+
+/* The kernel's backend has the driver in sysfs, and a link from each device that is the driver's.
+ */
+void world_kernel_takes(const char *device)
+{
+	char path[256], target[256];
+
+	host_write_file(&world.host, "/sys/bus/xen-backend/drivers/vbd/unbind", "");
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
+		 device);
+	snprintf(target, sizeof(target), "%s/sys/bus/xen-backend/drivers/vbd", world.host.root);
+	host_make_dirs(path);
+	assert_int_equal(symlink(target, path), 0);
+}
+
+void world_kernel_lets_go(const char *device)
+{
+	char path[256], text[64] = "";
+	uint64_t start = host_now_ms();
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/drivers/vbd/unbind", world.host.root);
+	while (strcmp(text, device)) {
+		assert_true(host_now_ms() - start < HOST_WAIT_MS);
+		host_nap();
+		f = fopen(path, "r");
+		assert_non_null(f);
+		if (!fgets(text, sizeof(text), f))
+			text[0] = '\0';
+		fclose(f);
+	}
+	snprintf(path, sizeof(path), "%s/sys/bus/xen-backend/devices/%s/driver", world.host.root,
+		 device);
+	assert_int_equal(unlink(path), 0);
 }
 
 /* Statistics of the instance's disks. */

@@ -50,6 +50,10 @@ bool world_wait_disks(struct instance *i, unsigned n);
 void world_block(struct instance *i);
 void world_block_control(void);
 void world_unblock(void);
+/* The kernel's xen-blkback binds to a device ("vbd-5-51712"), as sysfs tells; and lets go of it,
+ * once it is asked to. */
+void world_kernel_takes(const char *device);
+void world_kernel_lets_go(const char *device);
 
 #define world_test(fn) cmocka_unit_test_setup_teardown(fn, world_setup, world_teardown)
 
