@@ -1,0 +1,989 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Things that outlive, or come back: what a bounce page held before, a directory made again, a
+ * clean mark, a frontend that resumes, trouble that lasts and then passes.  Each of these tests
+ * stands for a way in which one life of a disk could leak into the next.
+ */
+#include "world.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+	PAGE = 4096,
+	SEGMENTS_MAX = 256,
+	FOREVER = 1000000, /* times that a call fails */
+};
+
+static const struct guest_opts plain;
+static const struct instance_opts plain_instance;
+static const struct disk_opts the_disk = {.target = "disk"};
+
+static void settle(void)
+{
+	for (int i = 0; i < 50; i++)
+		host_nap();
+}
+
+static void assert_works(struct guest *g)
+{
+	static unsigned char mark;
+	unsigned char out[512], in[512];
+
+	memset(out, ++mark, sizeof(out));
+	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 3, out, sizeof(out)), 0);
+	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 3, in, sizeof(in)), 0);
+	assert_memory_equal(in, out, sizeof(in));
+}
+
+/* The guest's disk is @is, not @is_not: by a sector that is written. */
+static void assert_is(struct guest *g, struct held *is, struct held *is_not)
+{
+	char sector[512];
+
+	memset(sector, 'n', sizeof(sector));
+	memset(held_data(is) + PAGE, 'i', sizeof(sector));
+	memset(held_data(is_not) + PAGE, 'x', sizeof(sector));
+	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 8, sector, sizeof(sector)), 0);
+	assert_memory_equal(held_data(is) + PAGE, sector, sizeof(sector));
+	assert_int_equal(held_data(is_not)[PAGE], 'x');
+}
+
+static bool is_served(struct guest *g)
+{
+	return double_grant_is_mapped(g->disk.domid, front_ring_refs(g->front)[0]);
+}
+
+static bool wait_served(struct guest *g)
+{
+	uint64_t start = host_now_ms();
+
+	while (!is_served(g)) {
+		if (host_now_ms() - start > HOST_WAIT_MS)
+			return false;
+		host_nap();
+	}
+	return true;
+}
+
+static bool wait_error(struct guest *g)
+{
+	uint64_t start = host_now_ms();
+
+	while (disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL)) {
+		if (host_now_ms() - start > HOST_WAIT_MS)
+			return false;
+		host_nap();
+	}
+	return true;
+}
+
+static void end(void)
+{
+	instance_end(world.daemon);
+	world.daemon = NULL;
+}
+
+static void start_with_guest(void)
+{
+	world_start(&plain_instance);
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &the_disk);
+}
+
+static void create_other(void *arg)
+{
+	struct held **other = arg;
+
+	*other = held_create("other", WORLD_DISK_BYTES);
+}
+
+static void create_disk(void *arg)
+{
+	world.disk = held_create("disk", WORLD_DISK_BYTES);
+}
+
+static void delete_disk(void *arg)
+{
+	struct err err;
+
+	if (bdev_delete("disk", &err))
+		abort();
+}
+
+/* A bounce page after another's use */
+
+struct batch {
+	struct guest *g;
+	unsigned char *pages;
+	uint32_t refs[SEGMENTS_MAX];
+	struct blkif_wire_segment segments[SEGMENTS_MAX];
+	struct front_req reqs[2];
+};
+
+/* Two requests of @nr pages each, one behind the other on the disk. */
+static void batch_init(struct batch *b, uint8_t op, unsigned nr, char fill)
+{
+	memset(b, 0, sizeof(*b));
+	b->g = &world.guest;
+	b->pages = b->g->ops.pages_alloc(b->g, 2 * nr, false, b->refs);
+	memset(b->pages, fill, (size_t)2 * nr * PAGE);
+	for (unsigned i = 0; i < 2 * nr; i++)
+		b->segments[i] = (struct blkif_wire_segment){.gref = b->refs[i], .last_sect = 7};
+	for (unsigned i = 0; i < 2; i++)
+		b->reqs[i] = (struct front_req){
+			.op = op,
+			.sector = (uint64_t)i * nr * 8,
+			.segments = &b->segments[i * nr],
+			.nr_segments = nr,
+		};
+}
+
+/* Sends both; the daemon finds them at once. */
+static void batch_run(struct batch *b)
+{
+	world_block(world.daemon);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(front_submit(b->g->front, &b->reqs[i]), 0);
+	front_push(b->g->front);
+	world_unblock();
+	while (front_outstanding(b->g->front))
+		assert_true(front_wait(b->g->front, HOST_WAIT_MS) > 0);
+}
+
+static void batch_fini(struct batch *b)
+{
+	b->g->ops.pages_free(b->g, b->pages, 2 * b->reqs[0].nr_segments, b->refs);
+}
+
+static bool contains(const void *data, size_t len, char c)
+{
+	return memchr(data, c, len);
+}
+
+/*
+ * A copy that fails as a whole says of each of its pieces that it was done.  If one of them were
+ * believed, a guest would get on its disk, or in its memory, what the page held before: another
+ * guest's data.
+ */
+static void failed_copies_bring_no_foreign_data(void **state)
+{
+	/* Direct, more than a batch of gntdev's; indirect, at the list and at the data. */
+	static const struct {
+		unsigned segments;
+		unsigned skip;
+	} cases[] = {{11, 0}, {20, 0}, {20, 1}};
+	static char secret[32 * PAGE];
+	struct batch b;
+
+	world_connect();
+	world_connect_other(&plain);
+	memset(secret, 'S', sizeof(secret));
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		for (uint8_t op = BLKIF_READ; op <= BLKIF_WRITE; op++) {
+			size_t bytes = (size_t)2 * cases[i].segments * PAGE;
+			unsigned writes = held_count(world.disk, BDEV_WRITE);
+
+			/* These pages are used next. */
+			assert_int_equal(front_rw_sync(world.other.front, BLKIF_WRITE, 0, secret,
+						       sizeof(secret)),
+					 0);
+			memset(held_data(world.disk), 'd', bytes);
+			batch_init(&b, op, cases[i].segments, 'm');
+			double_fail(DOUBLE_GNTTAB_COPY, ENOMEM, cases[i].skip, 1, NULL);
+			batch_run(&b);
+			for (unsigned n = 0; n < 2; n++)
+				assert_int_equal(b.reqs[n].status, BLKIF_ERROR);
+			assert_int_equal(held_count(world.disk, BDEV_WRITE), writes);
+			assert_false(contains(held_data(world.disk), bytes, 'S'));
+			assert_false(contains(held_data(world.disk), bytes, 'm'));
+			assert_false(contains(b.pages, bytes, 'S'));
+			/* And it was a moment's trouble. */
+			batch_run(&b);
+			for (unsigned n = 0; n < 2; n++)
+				assert_int_equal(b.reqs[n].status, BLKIF_OKAY);
+			assert_false(
+				contains(op == BLKIF_READ ? b.pages : (void *)held_data(world.disk),
+					 bytes, 'S'));
+			batch_fini(&b);
+		}
+	}
+}
+
+/* A directory that was made again */
+
+enum renewal {
+	AT_ONCE,          /* removed and made again before we looked */
+	DRAINING,         /* we see it removed, and made again while the device has requests */
+	DRAINING_AT_ONCE, /* the same, but the removal is not seen */
+};
+
+/* The toolstack takes world.guest's disk away and gives it another on @target, by its script. */
+static void renew(enum renewal how, const char *target)
+{
+	struct guest *g = &world.guest;
+	struct front *old = g->front;
+	struct load *l = NULL;
+
+	if (how != AT_ONCE) {
+		l = load_create(g, &(struct load_opts){.max_segments = 1, .depth = 4});
+		held_hold(world.disk);
+		load_fill(l);
+		assert_true(held_wait(world.disk, 4));
+	}
+	if (how != DRAINING)
+		world_block_control();
+	toolstack_remove_by_force(&g->disk);
+	if (how == DRAINING)
+		settle();
+	toolstack_add(&world.host, WORLD_GUEST, 51712, &(struct disk_opts){.target = target},
+		      &g->disk);
+	if (how != DRAINING)
+		world_unblock();
+	if (l) {
+		settle();
+		/* What the device has, it may still write to the old ring's guest. */
+		assert_true(is_served(g));
+		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-status", NULL));
+		held_release(world.disk, false);
+	}
+	/* libxl waits for both. */
+	assert_true(toolstack_script(&g->disk));
+	assert_true(disk_wait_state(&g->disk, 2));
+	assert_false(is_served(g));
+	g->front = NULL;
+	assert_true(guest_connect(g, &plain));
+	if (l)
+		load_destroy(l);
+	front_destroy(old);
+}
+
+static void a_renewed_disk_is_served_anew(void **state)
+{
+	static const enum renewal ways[] = {AT_ONCE, DRAINING, DRAINING_AT_ONCE};
+	struct held *other;
+
+	host_run(&world.host, create_other, &other);
+	world_connect();
+	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		renew(ways[i], "disk");
+		assert_works(&world.guest);
+		assert_is(&world.guest, world.disk, other);
+		assert_int_equal(world_disks(world.daemon), 1);
+	}
+}
+
+/* The new disk is what its directory says, not what the old one's said. */
+static void a_renewed_disk_may_be_another(void **state)
+{
+	static const enum renewal ways[] = {AT_ONCE, DRAINING, DRAINING_AT_ONCE};
+	struct guest *g = &world.guest;
+	struct held *other;
+
+	host_run(&world.host, create_other, &other);
+	world_connect();
+	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		renew(ways[i], "other");
+		assert_works(g);
+		assert_is(g, other, world.disk);
+		/* The old one is free: another guest can have it. */
+		guest_create(&world.other, &world.host, WORLD_OTHER, &the_disk);
+		assert_true(guest_connect(&world.other, &plain));
+		assert_is(&world.other, world.disk, other);
+		assert_true(guest_close(&world.other));
+		assert_true(guest_free_front(&world.other));
+		guest_kill(&world.other);
+		assert_true(world_wait_disks(world.daemon, 1));
+		guest_destroy(&world.other);
+		memset(&world.other, 0, sizeof(world.other));
+		renew(AT_ONCE, "disk");
+		assert_is(g, world.disk, other);
+	}
+}
+
+/* Removed while we drain: nobody would clean up what we wrote then. */
+static void removed_while_draining_it_stays_removed(void **state)
+{
+	struct guest *g = &world.guest;
+	struct load *l;
+	unsigned n;
+
+	world_connect();
+	l = load_create(g, &(struct load_opts){.max_segments = 1, .depth = 4});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, 4));
+	instance_drain(world.daemon);
+	toolstack_remove_by_force(&g->disk);
+	held_release(world.disk, false);
+	end();
+	assert_null(load_finish(l));
+	load_destroy(l);
+	assert_null(xs_directory(world.host.xs, XBT_NULL, g->disk.back, &n));
+}
+
+/* The clean mark */
+
+static atomic_bool marked_while_served;
+
+/* Whenever a guest's data is touched, the mark must not be there: we might die the moment after. */
+static void look_for_mark(void *arg, unsigned domid, uint32_t ref)
+{
+	struct disk *d = arg;
+
+	if (!disk_key_is(d, d->back, "sluice-clean", NULL))
+		atomic_store(&marked_while_served, true);
+}
+
+static void assert_served_without_mark(struct guest *g)
+{
+	double_on_copy(look_for_mark, &g->disk);
+	assert_works(g);
+	double_on_copy(NULL, NULL);
+	assert_false(atomic_load(&marked_while_served));
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
+}
+
+static void the_mark_is_never_there_while_served(void **state)
+{
+	struct guest *g = &world.guest;
+
+	atomic_store(&marked_while_served, false);
+	world_connect();
+	assert_served_without_mark(g);
+
+	/* Adopted. */
+	end();
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
+	world_start(&plain_instance);
+	assert_served_without_mark(g);
+
+	/* Not adopted for want of the bdev, and the frontend closes and comes back. */
+	end();
+	host_run(&world.host, delete_disk, NULL);
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
+	guest_set_state(g, 5);
+	assert_true(disk_wait_state(&g->disk, 5));
+	guest_set_state(g, 6);
+	assert_true(disk_wait_state(&g->disk, 6));
+	assert_true(guest_free_front(g));
+	guest_set_state(g, 1);
+	host_run(&world.host, create_disk, NULL);
+	assert_true(guest_connect(g, &plain));
+	assert_served_without_mark(g);
+
+	/* The same, but the frontend starts anew without closing. */
+	end();
+	host_run(&world.host, delete_disk, NULL);
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	guest_set_state(g, 1);
+	assert_true(disk_wait_state(&g->disk, 2));
+	assert_true(guest_free_front(g));
+	host_run(&world.host, create_disk, NULL);
+	assert_true(guest_connect(g, &plain));
+	assert_served_without_mark(g);
+
+	/* Adopted when the bdev comes. */
+	end();
+	host_run(&world.host, delete_disk, NULL);
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	host_run(&world.host, create_disk, NULL);
+	assert_true(wait_served(g));
+	assert_served_without_mark(g);
+
+	/* Refused for the mark's size, until the frontend starts anew. */
+	end();
+	disk_write(&g->disk, g->disk.back, "sluice-clean", "16383");
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	guest_set_state(g, 1);
+	assert_true(disk_wait_state(&g->disk, 2));
+	assert_true(guest_free_front(g));
+	assert_true(guest_connect(g, &plain));
+	assert_served_without_mark(g);
+}
+
+/* Trouble that lasts */
+
+/* Each write to xenstore comes back as an event: to answer that by another write would never end.
+ */
+static bool falls_quiet(void)
+{
+	/* A look at one disk, which is repeated every second, has no more calls than that. */
+	enum { CALLS_MAX = 40 };
+	const struct timespec half_a_second = {.tv_nsec = 500000000};
+	struct double_stats before, after;
+	uint64_t start = host_now_ms();
+
+	do {
+		double_get_stats(&before);
+		nanosleep(&half_a_second, NULL);
+		double_get_stats(&after);
+		if (after.xs_calls - before.xs_calls <= CALLS_MAX)
+			return true;
+	} while (host_now_ms() - start < HOST_WAIT_MS);
+	print_message("%lu calls in half a second\n",
+		      (unsigned long)(after.xs_calls - before.xs_calls));
+	return false;
+}
+
+static void what_cannot_be_served_is_quiet(void **state)
+{
+	struct guest *g = &world.guest;
+	struct disk nowhere;
+
+	/* No bdev: with a frontend that waits, and with one that is Initialised. */
+	world_start(&plain_instance);
+	double_domain_create(WORLD_GUEST, "guest");
+	toolstack_add(&world.host, WORLD_GUEST, 51728, &(struct disk_opts){.target = "none"},
+		      &nowhere);
+	assert_false(toolstack_script(&nowhere));
+	assert_true(falls_quiet());
+	toolstack_remove_by_force(&nowhere);
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+	assert_true(guest_connect(g, &plain));
+
+	/* No mark. */
+	end();
+	disk_rm(&g->disk, g->disk.back, "sluice-clean");
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	assert_true(falls_quiet());
+
+	/* No mark and no bdev: two errors must not take turns. */
+	end();
+	host_run(&world.host, delete_disk, NULL);
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	assert_true(falls_quiet());
+	host_run(&world.host, create_disk, NULL);
+	assert_true(falls_quiet());
+	assert_false(is_served(g));
+}
+
+static void what_fails_for_long_is_quiet(void **state)
+{
+	struct guest *g = &world.guest;
+
+	world_connect();
+	/* The ring cannot be mapped. */
+	end();
+	double_fail(DOUBLE_GNTTAB_MAP, ENOMEM, 0, FOREVER, NULL);
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	assert_true(falls_quiet());
+	double_fail(DOUBLE_GNTTAB_MAP, 0, 0, 0, NULL);
+	assert_works(g);
+
+	/* The mark cannot be taken. */
+	end();
+	double_fail(DOUBLE_XS_RM, EIO, 0, FOREVER, "sluice-clean");
+	world_start(&plain_instance);
+	assert_true(wait_error(g));
+	assert_true(falls_quiet());
+	assert_false(is_served(g));
+	double_fail(DOUBLE_XS_RM, 0, 0, 0, NULL);
+	assert_works(g);
+
+	/* The frontend's state cannot be read. */
+	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "device/vbd/51712/state");
+	guest_set_state(g, 4);
+	assert_true(falls_quiet());
+	assert_works(g);
+	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
+	assert_true(guest_close(g));
+}
+
+/* Nothing that anybody does afterwards is needed for it to be written. */
+static void what_could_not_be_written_comes_later(void **state)
+{
+	struct guest *g = &world.guest;
+
+	world_start(&plain_instance);
+	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "max-ring-page-order");
+	double_domain_create(WORLD_GUEST, "guest");
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712, &the_disk);
+	assert_true(wait_error(g));
+	assert_true(falls_quiet());
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
+	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
+	assert_true(guest_connect(g, &plain));
+	assert_works(g);
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
+
+	/* Our states while it closes. */
+	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "backend/vbd/5/51712/state");
+	guest_set_state(g, 5);
+	assert_true(falls_quiet());
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
+	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
+	assert_true(disk_wait_state(&g->disk, 5));
+	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "backend/vbd/5/51712/state");
+	guest_set_state(g, 6);
+	assert_true(falls_quiet());
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
+	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
+	assert_true(disk_wait_state(&g->disk, 6));
+	assert_true(guest_free_front(g));
+
+	/* What the toolstack wrote while we could not read our state. */
+	guest_set_state(g, 1);
+	assert_true(guest_connect(g, &plain));
+	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "backend/vbd/5/51712/state");
+	disk_write(&g->disk, g->disk.back, "state", "2");
+	assert_true(falls_quiet());
+	assert_works(g);
+	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
+	assert_true(disk_wait_state(&g->disk, 4));
+	assert_works(g);
+}
+
+/* Adoption's own trouble */
+
+static const struct bdev_ops *held_ops;
+static atomic_bool device_is_shut;
+
+static int open_if_not_shut(struct bdev *b, struct reactor *r, struct bdev_channel **out)
+{
+	return atomic_load(&device_is_shut) ? -ENOMEM : held_ops->channel_open(b, r, out);
+}
+
+/* Has all that must succeed for an adoption fail, or not. */
+static void shut_device(bool on)
+{
+	atomic_store(&device_is_shut, on);
+}
+
+static void fail_map(bool on)
+{
+	double_fail(DOUBLE_GNTTAB_MAP, ENOMEM, 0, on ? FOREVER : 0, NULL);
+}
+
+static void fail_bind(bool on)
+{
+	double_fail(DOUBLE_EVTCHN_BIND, ENOSPC, 0, on ? FOREVER : 0, NULL);
+}
+
+static void fail_mark(bool on)
+{
+	double_fail(DOUBLE_XS_RM, EIO, 0, on ? FOREVER : 0, "sluice-clean");
+}
+
+static void fail_keys(bool on)
+{
+	double_fail(DOUBLE_XS_READ, EIO, 0, on ? FOREVER : 0, "device/vbd/51712/ring-ref");
+}
+
+/* The guest waits, the mark stays true, and once the trouble has passed the guest goes on. */
+static void adoption_is_tried_again(void **state)
+{
+	static void (*const troubles[])(bool on) = {fail_map, fail_bind, fail_mark, fail_keys,
+						    shut_device};
+	struct guest *g = &world.guest;
+	static struct bdev_ops ops;
+	struct load *l;
+
+	held_ops = held_bdev(world.disk)->ops;
+	ops = *held_ops;
+	ops.channel_open = open_if_not_shut;
+	shut_device(false);
+	held_bdev(world.disk)->ops = &ops;
+	world_connect();
+	l = load_create(g, &(struct load_opts){.max_segments = 4});
+	for (unsigned i = 0; i < sizeof(troubles) / sizeof(troubles[0]); i++) {
+		assert_null(load_run(l, 100));
+		end();
+		load_fill(l);
+		troubles[i](true);
+		world_start(&plain_instance);
+		assert_true(wait_error(g));
+		assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-clean", "16384"));
+		assert_int_equal(front_poll(g->front), 0);
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
+		/* Now and then, it is another daemon that succeeds. */
+		if (i % 2)
+			end();
+		troubles[i](false);
+		if (i % 2)
+			world_start(&plain_instance);
+		assert_null(load_run(l, 100));
+		assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
+		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
+	}
+	assert_null(load_compare(l, held_data(world.disk)));
+	load_destroy(l);
+	end();
+	held_bdev(world.disk)->ops = held_ops;
+}
+
+static sem_t opening, go_on;
+
+static int open_late_and_fail(struct bdev *b, struct reactor *r, struct bdev_channel **out)
+{
+	sem_post(&opening);
+	while (sem_wait(&go_on))
+		;
+	return -ENOMEM;
+}
+
+/* It fails when the daemon is ending already: nobody is left to try again, but the next. */
+static void adoption_that_fails_while_draining_is_the_nexts(void **state)
+{
+	const struct timespec until_a_retry = {.tv_sec = 1, .tv_nsec = 200000000};
+	struct guest *g = &world.guest;
+	static struct bdev_ops ops;
+
+	sem_init(&opening, 0, 0);
+	sem_init(&go_on, 0, 0);
+	held_ops = held_bdev(world.disk)->ops;
+	ops = *held_ops;
+	ops.channel_open = open_late_and_fail;
+	world_connect();
+	end();
+	held_bdev(world.disk)->ops = &ops;
+	world_start(&plain_instance);
+	while (sem_wait(&opening))
+		;
+	instance_drain(world.daemon);
+	sem_post(&go_on);
+	end();
+	held_bdev(world.disk)->ops = held_ops;
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
+	nanosleep(&until_a_retry, NULL);
+	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
+	world_start(&plain_instance);
+	assert_works(g);
+}
+
+/* Frontends that resume */
+
+/* It may be Connected again, with another ring, before we look: no state tells, only its keys. */
+static void resumed_before_we_looked(void **state)
+{
+	struct guest *g = &world.guest;
+	struct front *old;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	for (int i = 0; i < 5; i++) {
+		assert_works(g);
+		old = g->front;
+		world_block_control();
+		guest_publish(g, &plain);
+		guest_set_state(g, 4);
+		world_unblock();
+		assert_works(g);
+		assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
+		front_destroy(old);
+	}
+}
+
+/* It finds us Connected, as we are until the old ring's requests are answered, and does not wait.
+ */
+static void resumed_and_connected_while_the_old_ring_drains(void **state)
+{
+	struct guest *g = &world.guest;
+	struct front *old;
+	struct load *l;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	l = load_create(g, &(struct load_opts){.max_segments = 4});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, front_depth(g->front)));
+	old = g->front;
+	guest_publish(g, &plain);
+	settle();
+	guest_set_state(g, 4);
+	settle();
+	assert_false(is_served(g));
+	held_release(world.disk, false);
+	assert_works(g);
+	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
+	assert_int_equal(front_poll(old), front_depth(old));
+	load_destroy(l);
+	front_destroy(old);
+}
+
+/* Only the event channel is new. */
+static void resumed_with_the_same_ring(void **state)
+{
+	struct guest *g = &world.guest;
+	uint32_t old_port;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	assert_works(g);
+	old_port = g->port;
+	g->port = double_evtchn_alloc(WORLD_GUEST, 0);
+	guest_write_number(g, "event-channel", g->port);
+	guest_set_state(g, 4);
+	assert_works(g);
+	assert_false(double_evtchn_is_bound(WORLD_GUEST, old_port));
+	double_evtchn_close(WORLD_GUEST, old_port);
+}
+
+/* States that are none */
+
+static void states_that_are_none_change_nothing(void **state)
+{
+	static const char *const values[] = {"",  "x",  "-1", "4x",         " 4",
+					     "9", "99", "4 ", "4294967300", "0x4"};
+	struct guest *g = &world.guest;
+	char *history;
+
+	start_with_guest();
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		/* Before it is connected, */
+		assert_true(disk_wait_state(&g->disk, 2));
+		guest_write(g, "state", values[i]);
+		settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "2"));
+		assert_true(guest_connect(g, &plain));
+		/* while it is, */
+		guest_write(g, "state", values[i]);
+		settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
+		assert_works(g);
+		guest_set_state(g, 4);
+		assert_works(g);
+		/* and while it closes. */
+		guest_set_state(g, 5);
+		assert_true(disk_wait_state(&g->disk, 5));
+		guest_write(g, "state", values[i]);
+		settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
+		assert_works(g);
+		guest_set_state(g, 6);
+		assert_true(disk_wait_state(&g->disk, 6));
+		assert_true(guest_free_front(g));
+		guest_set_state(g, 1);
+	}
+	assert_true(disk_wait_state(&g->disk, 2));
+	history = disk_history(&g->disk);
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		assert_memory_equal(history + 2 + 8 * i, "2 4 5 6 ", 8);
+	assert_string_equal(history + 2 + 8 * sizeof(values) / sizeof(values[0]), "2");
+	free(history);
+}
+
+/* Whose directories these are */
+
+/* xl attaches by a script; what has none, libxl does not know, even if the domain is its own. */
+static void what_libxl_has_not_made_is_removed(void **state)
+{
+	struct guest *g = &world.guest;
+
+	world_start(&plain_instance);
+	double_domain_create(WORLD_GUEST, "guest");
+	assert_true(xs_write(world.host.xs, XBT_NULL, "/libxl/5/dummy", "", 0));
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+	assert_true(guest_connect(g, &plain));
+	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
+	assert_true(disk_wait_state(&g->disk, 0));
+	assert_true(world_wait_disks(world.daemon, 0));
+	assert_false(is_served(g));
+
+	/* And the domain of another toolstack that uses the script. */
+	world_connect_other(&plain);
+	guest_kill(&world.other);
+	assert_true(disk_wait_state(&world.other.disk, 0));
+	assert_true(world_wait_disks(world.daemon, 0));
+}
+
+/* The kernel's backend, loaded late */
+
+/* What its probe writes. */
+static void kernel_offers(struct disk *d)
+{
+	disk_write(d, d->back, "max-ring-page-order", "3");
+	disk_write(d, d->back, "multi-queue-max-queues", "8");
+	disk_write(d, d->back, "feature-persistent", "1");
+	disk_write(d, d->back, "state", "2");
+}
+
+static void assert_our_offer(struct disk *d)
+{
+	assert_true(disk_wait_key(d, d->back, "max-ring-page-order", "4"));
+	assert_true(disk_key_is(d, d->back, "multi-queue-max-queues", "4"));
+	assert_true(disk_key_is(d, d->back, "feature-persistent", "0"));
+}
+
+/* Its offer says InitWait as ours does: only when the frontend comes can we see whose it is. */
+static void a_late_kernels_offer_is_replaced(void **state)
+{
+	struct guest *g = &world.guest;
+
+	start_with_guest();
+	assert_true(disk_wait_state(&g->disk, 2));
+	world_kernel_takes("vbd-5-51712");
+	kernel_offers(&g->disk);
+	guest_publish(g, &plain);
+	world_kernel_lets_go("vbd-5-51712");
+	assert_true(disk_wait_state(&g->disk, 4));
+	assert_our_offer(&g->disk);
+	guest_read_disk(g);
+	assert_works(g);
+}
+
+/* What it writes as the state of a disk that we serve is no wish of the toolstack's. */
+static void a_late_kernel_takes_no_disk_away(void **state)
+{
+	static const char *const states[] = {"2", "5", "6"};
+	struct guest *g = &world.guest;
+
+	start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	for (unsigned i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+		world_kernel_takes("vbd-5-51712");
+		disk_write(&g->disk, g->disk.back, "state", states[i]);
+		assert_works(g);
+		world_kernel_lets_go("vbd-5-51712");
+		assert_true(disk_wait_state(&g->disk, 4));
+		assert_works(g);
+		assert_true(is_served(g));
+	}
+	/* Without it, Closing is the toolstack's. */
+	toolstack_ask(&g->disk);
+	settle();
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
+	guest_set_state(g, 6);
+	assert_true(disk_wait_state(&g->disk, 6));
+}
+
+/* What one disk keeps from others */
+
+/*
+ * A device hangs with all shared bounce pages.  Other disks do their largest requests with their
+ * own; and requests that wait for pages do not keep their disk from being closed when the device
+ * comes back.
+ */
+static void a_starving_disk_can_be_closed(void **state)
+{
+	static struct batch hungry, other_batch;
+	struct front_req reqs[8];
+	struct guest *g = &world.guest;
+	struct held *other_disk;
+	unsigned reads;
+
+	/* Enough for two of the largest requests besides each queue's own. */
+	world_start(&(struct instance_opts){.bounce_pages = 600});
+	guest_create(g, &world.host, WORLD_GUEST, &the_disk);
+	other_disk = world_connect_other(&(struct guest_opts){.max_segments = 256});
+	for (int round = 0; round < 3; round++) {
+		assert_true(guest_connect(g, &(struct guest_opts){.max_segments = 256}));
+		batch_init(&hungry, BLKIF_READ, 128, 'm');
+		held_hold(world.disk);
+		reads = held_count(world.disk, BDEV_READ);
+		for (unsigned i = 0; i < 8; i++) {
+			reqs[i] = hungry.reqs[0];
+			reqs[i].nr_segments = 256;
+			assert_int_equal(front_submit(g->front, &reqs[i]), 0);
+		}
+		front_push(g->front);
+		assert_true(held_wait(world.disk, 3));
+		settle();
+		assert_int_equal(held_count(world.disk, BDEV_READ), reads + 3);
+
+		/* The other one's largest, again and again. */
+		batch_init(&other_batch, BLKIF_WRITE, 128, 'o');
+		batch_fini(&other_batch);
+		other_batch.g = &world.other;
+		other_batch.pages =
+			world.other.ops.pages_alloc(&world.other, 256, false, other_batch.refs);
+		memset(other_batch.pages, 'a' + round, 256 * PAGE);
+		for (unsigned i = 0; i < 256; i++)
+			other_batch.segments[i].gref = other_batch.refs[i];
+		for (unsigned i = 0; i < 10; i++) {
+			struct front_req req = {.op = BLKIF_WRITE,
+						.sector = i * 8,
+						.segments = other_batch.segments,
+						.nr_segments = 256};
+
+			assert_int_equal(front_req_sync(world.other.front, &req), 0);
+		}
+		assert_int_equal(held_largest(other_disk), 256 * PAGE);
+		assert_int_equal(held_data(other_disk)[255 * PAGE], 'a' + round);
+		world.other.ops.pages_free(&world.other, other_batch.pages, 256, other_batch.refs);
+
+		/* It closes with most of its requests waiting. */
+		guest_set_state(g, 5);
+		assert_true(disk_wait_state(&g->disk, 5));
+		guest_set_state(g, 6);
+		settle();
+		assert_true(is_served(g));
+		held_release(world.disk, false);
+		assert_true(disk_wait_state(&g->disk, 6));
+		assert_int_equal(front_poll(g->front), 8);
+		for (unsigned i = 0; i < 8; i++)
+			assert_int_equal(reqs[i].status, BLKIF_OKAY);
+		batch_fini(&hungry);
+		assert_true(guest_free_front(g));
+		guest_set_state(g, 1);
+	}
+}
+
+/* However long a frontend has rung in vain, its next request does not wait for long. */
+static void after_empty_rings_a_request_is_served_soon(void **state)
+{
+	/* 64 ms by design; the rest is for busy machines. If it doubled on, it would be 1 s. */
+	enum { RING_MS = 1200, SOON_MS = 400 };
+	struct guest *g = &world.guest;
+	unsigned char sector[512];
+	uint64_t start;
+
+	world_connect();
+	world_connect_other(&plain);
+	start = host_now_ms();
+	while (host_now_ms() - start < RING_MS) {
+		double_evtchn_notify(WORLD_GUEST, g->port);
+		host_nap();
+	}
+	start = host_now_ms();
+	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, sector, sizeof(sector)), 0);
+	assert_in_range(host_now_ms() - start, 0, SOON_MS);
+	/* It is forgiven: a hundred more do not take a hundred times that. */
+	start = host_now_ms();
+	for (int i = 0; i < 100; i++)
+		assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, sector, sizeof(sector)), 0);
+	assert_in_range(host_now_ms() - start, 0, 100 * 20);
+	assert_works(&world.other);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		world_test(failed_copies_bring_no_foreign_data),
+		world_test(a_renewed_disk_is_served_anew),
+		world_test(a_renewed_disk_may_be_another),
+		world_test(removed_while_draining_it_stays_removed),
+		world_test(the_mark_is_never_there_while_served),
+		world_test(what_cannot_be_served_is_quiet),
+		world_test(what_fails_for_long_is_quiet),
+		world_test(what_could_not_be_written_comes_later),
+		world_test(adoption_is_tried_again),
+		world_test(adoption_that_fails_while_draining_is_the_nexts),
+		world_test(resumed_before_we_looked),
+		world_test(resumed_and_connected_while_the_old_ring_drains),
+		world_test(resumed_with_the_same_ring),
+		world_test(states_that_are_none_change_nothing),
+		world_test(what_libxl_has_not_made_is_removed),
+		world_test(a_late_kernels_offer_is_replaced),
+		world_test(a_late_kernel_takes_no_disk_away),
+		world_test(a_starving_disk_can_be_closed),
+		world_test(after_empty_rings_a_request_is_served_soon),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
