@@ -22,6 +22,7 @@ static void run(const struct instance_opts *instance, const struct guest_opts *o
 }
 
 static const struct instance_opts plain;
+static const struct guest_opts plain_guest;
 
 static void x86_64_direct(void **state)
 {
@@ -306,6 +307,37 @@ static void no_wakeup_is_lost(void **state)
 				 0);
 }
 
+/* A connected guest that does nothing costs nothing, even where reactors spin for a while. */
+static void idle_guests_cost_nothing(void **state)
+{
+	struct reactor_stats before, after;
+	unsigned char buffer[512];
+	uint64_t start;
+
+	world_start(&(struct instance_opts){.spin_max_ns = 1000000});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+	assert_true(guest_connect(&world.guest, &plain_guest));
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(front_rw_sync(world.guest.front, BLKIF_READ, 0, buffer, 512), 0);
+		start = host_now_ms();
+		do {
+			host_nap();
+			reactor_get_stats(instance_reactor(world.daemon, 0), &before);
+		} while (before.pollers && host_now_ms() - start < HOST_WAIT_MS);
+		/* The end of its last pass. */
+		while (host_now_ms() - start < 20)
+			host_nap();
+		reactor_get_stats(instance_reactor(world.daemon, 0), &before);
+		while (host_now_ms() - start < 100)
+			host_nap();
+		reactor_get_stats(instance_reactor(world.daemon, 0), &after);
+		assert_int_equal(after.pollers, 0);
+		assert_int_equal(after.passes, before.passes);
+		/* Unless somebody woke it, and nobody had a reason. */
+		assert_in_range(after.sleeps - before.sleeps, 0, 1);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -329,6 +361,7 @@ int main(void)
 		world_test(copies_are_batched),
 		world_test(notifications_come_with_responses_only),
 		world_test(no_wakeup_is_lost),
+		world_test(idle_guests_cost_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
