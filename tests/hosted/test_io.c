@@ -7,7 +7,7 @@
 
 #include "blkif/decode.h"
 
-enum { REQUESTS = 3000 };
+enum { REQUESTS = 3000, LARGE_REQUESTS = 500 };
 
 /* One guest under load, in all ways in which a frontend may be made. */
 static void run(const struct instance_opts *instance, const struct guest_opts *opts,
@@ -18,7 +18,7 @@ static void run(const struct instance_opts *instance, const struct guest_opts *o
 	assert_true(guest_connect(&world.guest, opts));
 	assert_int_equal(world.guest.sectors, WORLD_DISK_BYTES / 512);
 	assert_int_equal(world.guest.info, 0);
-	world_run_load(load, REQUESTS);
+	world_run_load(load, load->max_segments > 32 ? LARGE_REQUESTS : REQUESTS);
 }
 
 static const struct instance_opts plain;
