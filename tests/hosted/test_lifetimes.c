@@ -518,7 +518,7 @@ static void what_could_not_be_written_comes_later(void **state)
 	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
 	assert_true(guest_connect(g, &plain));
 	assert_works(g);
-	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
+	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
 
 	/* Our states while it closes. */
 	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "backend/vbd/5/51712/state");
