@@ -90,8 +90,10 @@ void reactor_run(struct reactor *r);
 void reactor_stop(struct reactor *r);
 /* Waits for the thread, if there is one, to end after reactor_stop(). */
 void reactor_join(struct reactor *r);
-/* Joins the thread, if there is one, and frees the reactor. Its pollers and descriptors must be
- * gone. */
+/*
+ * Joins the thread, if there is one, and frees the reactor. Its pollers and descriptors must be
+ * gone, and no thread may still be in reactor_send() to it.
+ */
 void reactor_destroy(struct reactor *r);
 
 /* Has @msg->fn run on @r's thread. From any thread; messages of one sender arrive in order. */
