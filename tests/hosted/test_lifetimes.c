@@ -24,23 +24,6 @@ static const struct guest_opts plain;
 static const struct instance_opts plain_instance;
 static const struct disk_opts the_disk = {.target = "disk"};
 
-static void settle(void)
-{
-	for (int i = 0; i < 50; i++)
-		host_nap();
-}
-
-static void assert_works(struct guest *g)
-{
-	static unsigned char mark;
-	unsigned char out[512], in[512];
-
-	memset(out, ++mark, sizeof(out));
-	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 3, out, sizeof(out)), 0);
-	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 3, in, sizeof(in)), 0);
-	assert_memory_equal(in, out, sizeof(in));
-}
-
 /* The guest's disk is @is, not @is_not: by a sector that is written. */
 static void assert_is(struct guest *g, struct held *is, struct held *is_not)
 {
@@ -52,23 +35,6 @@ static void assert_is(struct guest *g, struct held *is, struct held *is_not)
 	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 8, sector, sizeof(sector)), 0);
 	assert_memory_equal(held_data(is) + PAGE, sector, sizeof(sector));
 	assert_int_equal(held_data(is_not)[PAGE], 'x');
-}
-
-static bool is_served(struct guest *g)
-{
-	return double_grant_is_mapped(g->disk.domid, front_ring_refs(g->front)[0]);
-}
-
-static bool wait_served(struct guest *g)
-{
-	uint64_t start = host_now_ms();
-
-	while (!is_served(g)) {
-		if (host_now_ms() - start > HOST_WAIT_MS)
-			return false;
-		host_nap();
-	}
-	return true;
 }
 
 static bool wait_error(struct guest *g)
@@ -239,22 +205,22 @@ static void renew(enum renewal how, const char *target)
 		world_block_control();
 	toolstack_remove_by_force(&g->disk);
 	if (how == DRAINING)
-		settle();
+		world_settle();
 	toolstack_add(&world.host, WORLD_GUEST, 51712, &(struct disk_opts){.target = target},
 		      &g->disk);
 	if (how != DRAINING)
 		world_unblock();
 	if (l) {
-		settle();
+		world_settle();
 		/* What the device has, it may still write to the old ring's guest. */
-		assert_true(is_served(g));
+		assert_true(world_is_served(g));
 		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-status", NULL));
 		held_release(world.disk, false);
 	}
 	/* libxl waits for both. */
 	assert_true(toolstack_script(&g->disk));
 	assert_true(disk_wait_state(&g->disk, 2));
-	assert_false(is_served(g));
+	assert_false(world_is_served(g));
 	g->front = NULL;
 	assert_true(guest_connect(g, &plain));
 	if (l)
@@ -271,7 +237,7 @@ static void a_renewed_disk_is_served_anew(void **state)
 	world_connect();
 	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		renew(ways[i], "disk");
-		assert_works(&world.guest);
+		world_assert_works(&world.guest);
 		assert_is(&world.guest, world.disk, other);
 		assert_int_equal(world_disks(world.daemon), 1);
 	}
@@ -288,7 +254,7 @@ static void a_renewed_disk_may_be_another(void **state)
 	world_connect();
 	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		renew(ways[i], "other");
-		assert_works(g);
+		world_assert_works(g);
 		assert_is(g, other, world.disk);
 		/* The old one is free: another guest can have it. */
 		guest_create(&world.other, &world.host, WORLD_OTHER, &the_disk);
@@ -342,7 +308,7 @@ static void look_for_mark(void *arg, unsigned domid, uint32_t ref)
 static void assert_served_without_mark(struct guest *g)
 {
 	double_on_copy(look_for_mark, &g->disk);
-	assert_works(g);
+	world_assert_works(g);
 	double_on_copy(NULL, NULL);
 	assert_false(atomic_load(&marked_while_served));
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
@@ -396,7 +362,7 @@ static void the_mark_is_never_there_while_served(void **state)
 	world_start(&plain_instance);
 	assert_true(wait_error(g));
 	host_run(&world.host, create_disk, NULL);
-	assert_true(wait_served(g));
+	assert_true(world_wait_served(g));
 	assert_served_without_mark(g);
 
 	/* Refused for the mark's size, until the frontend starts anew. */
@@ -467,7 +433,7 @@ static void what_cannot_be_served_is_quiet(void **state)
 	assert_true(falls_quiet());
 	host_run(&world.host, create_disk, NULL);
 	assert_true(falls_quiet());
-	assert_false(is_served(g));
+	assert_false(world_is_served(g));
 }
 
 static void what_fails_for_long_is_quiet(void **state)
@@ -482,7 +448,7 @@ static void what_fails_for_long_is_quiet(void **state)
 	assert_true(wait_error(g));
 	assert_true(falls_quiet());
 	double_fail(DOUBLE_GNTTAB_MAP, 0, 0, 0, NULL);
-	assert_works(g);
+	world_assert_works(g);
 
 	/* The mark cannot be taken. */
 	end();
@@ -490,15 +456,15 @@ static void what_fails_for_long_is_quiet(void **state)
 	world_start(&plain_instance);
 	assert_true(wait_error(g));
 	assert_true(falls_quiet());
-	assert_false(is_served(g));
+	assert_false(world_is_served(g));
 	double_fail(DOUBLE_XS_RM, 0, 0, 0, NULL);
-	assert_works(g);
+	world_assert_works(g);
 
 	/* The frontend's state cannot be read. */
 	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "device/vbd/51712/state");
 	guest_set_state(g, 4);
 	assert_true(falls_quiet());
-	assert_works(g);
+	world_assert_works(g);
 	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
 	assert_true(guest_close(g));
 }
@@ -517,7 +483,7 @@ static void what_could_not_be_written_comes_later(void **state)
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
 	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
 
 	/* Our states while it closes. */
@@ -541,10 +507,10 @@ static void what_could_not_be_written_comes_later(void **state)
 	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "backend/vbd/5/51712/state");
 	disk_write(&g->disk, g->disk.back, "state", "2");
 	assert_true(falls_quiet());
-	assert_works(g);
+	world_assert_works(g);
 	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
 	assert_true(disk_wait_state(&g->disk, 4));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* Adoption's own trouble */
@@ -661,7 +627,7 @@ static void adoption_that_fails_while_draining_is_the_nexts(void **state)
 	nanosleep(&until_a_retry, NULL);
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 	world_start(&plain_instance);
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* Frontends that resume */
@@ -675,13 +641,13 @@ static void resumed_before_we_looked(void **state)
 	start_with_guest();
 	assert_true(guest_connect(g, &plain));
 	for (int i = 0; i < 5; i++) {
-		assert_works(g);
+		world_assert_works(g);
 		old = g->front;
 		world_block_control();
 		guest_publish(g, &plain);
 		guest_set_state(g, 4);
 		world_unblock();
-		assert_works(g);
+		world_assert_works(g);
 		assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
 		front_destroy(old);
 	}
@@ -703,12 +669,12 @@ static void resumed_and_connected_while_the_old_ring_drains(void **state)
 	assert_true(held_wait(world.disk, front_depth(g->front)));
 	old = g->front;
 	guest_publish(g, &plain);
-	settle();
+	world_settle();
 	guest_set_state(g, 4);
-	settle();
-	assert_false(is_served(g));
+	world_settle();
+	assert_false(world_is_served(g));
 	held_release(world.disk, false);
-	assert_works(g);
+	world_assert_works(g);
 	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
 	assert_int_equal(front_poll(old), front_depth(old));
 	load_destroy(l);
@@ -723,12 +689,12 @@ static void resumed_with_the_same_ring(void **state)
 
 	start_with_guest();
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	old_port = g->port;
 	g->port = double_evtchn_alloc(WORLD_GUEST, 0);
 	guest_write_number(g, "event-channel", g->port);
 	guest_set_state(g, 4);
-	assert_works(g);
+	world_assert_works(g);
 	assert_false(double_evtchn_is_bound(WORLD_GUEST, old_port));
 	double_evtchn_close(WORLD_GUEST, old_port);
 }
@@ -747,23 +713,23 @@ static void states_that_are_none_change_nothing(void **state)
 		/* Before it is connected, */
 		assert_true(disk_wait_state(&g->disk, 2));
 		guest_write(g, "state", values[i]);
-		settle();
+		world_settle();
 		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "2"));
 		assert_true(guest_connect(g, &plain));
 		/* while it is, */
 		guest_write(g, "state", values[i]);
-		settle();
+		world_settle();
 		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-		assert_works(g);
+		world_assert_works(g);
 		guest_set_state(g, 4);
-		assert_works(g);
+		world_assert_works(g);
 		/* and while it closes. */
 		guest_set_state(g, 5);
 		assert_true(disk_wait_state(&g->disk, 5));
 		guest_write(g, "state", values[i]);
-		settle();
+		world_settle();
 		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
-		assert_works(g);
+		world_assert_works(g);
 		guest_set_state(g, 6);
 		assert_true(disk_wait_state(&g->disk, 6));
 		assert_true(guest_free_front(g));
@@ -793,7 +759,7 @@ static void what_libxl_has_not_made_is_removed(void **state)
 	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
 	assert_true(disk_wait_state(&g->disk, 0));
 	assert_true(world_wait_disks(world.daemon, 0));
-	assert_false(is_served(g));
+	assert_false(world_is_served(g));
 
 	/* And the domain of another toolstack that uses the script. */
 	world_connect_other(&plain);
@@ -834,7 +800,7 @@ static void a_late_kernels_offer_is_replaced(void **state)
 	assert_true(disk_wait_state(&g->disk, 4));
 	assert_our_offer(&g->disk);
 	guest_read_disk(g);
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* What it writes as the state of a disk that we serve is no wish of the toolstack's. */
@@ -848,15 +814,15 @@ static void a_late_kernel_takes_no_disk_away(void **state)
 	for (unsigned i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
 		world_kernel_takes("vbd-5-51712");
 		disk_write(&g->disk, g->disk.back, "state", states[i]);
-		assert_works(g);
+		world_assert_works(g);
 		world_kernel_lets_go("vbd-5-51712");
 		assert_true(disk_wait_state(&g->disk, 4));
-		assert_works(g);
-		assert_true(is_served(g));
+		world_assert_works(g);
+		assert_true(world_is_served(g));
 	}
 	/* Without it, Closing is the toolstack's. */
 	toolstack_ask(&g->disk);
-	settle();
+	world_settle();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
@@ -893,7 +859,7 @@ static void a_starving_disk_can_be_closed(void **state)
 		}
 		front_push(g->front);
 		assert_true(held_wait(world.disk, 3));
-		settle();
+		world_settle();
 		assert_int_equal(held_count(world.disk, BDEV_READ), reads + 3);
 
 		/* The other one's largest, again and again. */
@@ -921,8 +887,8 @@ static void a_starving_disk_can_be_closed(void **state)
 		guest_set_state(g, 5);
 		assert_true(disk_wait_state(&g->disk, 5));
 		guest_set_state(g, 6);
-		settle();
-		assert_true(is_served(g));
+		world_settle();
+		assert_true(world_is_served(g));
 		held_release(world.disk, false);
 		assert_true(disk_wait_state(&g->disk, 6));
 		assert_int_equal(front_poll(g->front), 8);
@@ -962,7 +928,7 @@ static void after_empty_rings_a_request_is_served_soon(void **state)
 	for (int i = 0; i < 100; i++)
 		assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, sector, sizeof(sector)), 0);
 	assert_in_range(host_now_ms() - start, 0, 100 * 20);
-	assert_works(&world.other);
+	world_assert_works(&world.other);
 }
 
 int main(void)

@@ -15,44 +15,10 @@
 static const struct guest_opts plain;
 static const struct instance_opts plain_instance;
 
-static void settle(void)
-{
-	for (int i = 0; i < 50; i++)
-		host_nap();
-}
-
-static void assert_works(struct guest *g)
-{
-	static unsigned char mark;
-	unsigned char out[512], in[512];
-
-	memset(out, ++mark, sizeof(out));
-	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 3, out, sizeof(out)), 0);
-	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 3, in, sizeof(in)), 0);
-	assert_memory_equal(in, out, sizeof(in));
-}
-
-static bool is_served(struct guest *g)
-{
-	return double_grant_is_mapped(g->disk.domid, front_ring_refs(g->front)[0]);
-}
-
 static void end(void)
 {
 	instance_end(world.daemon);
 	world.daemon = NULL;
-}
-
-static bool wait_served(struct guest *g)
-{
-	uint64_t start = host_now_ms();
-
-	while (!is_served(g)) {
-		if (host_now_ms() - start > HOST_WAIT_MS)
-			return false;
-		host_nap();
-	}
-	return true;
 }
 
 /* Adoption */
@@ -63,15 +29,15 @@ static void an_idle_guest_does_not_notice(void **state)
 	char *history;
 
 	world_connect();
-	assert_works(g);
+	world_assert_works(g);
 	for (int i = 0; i < 5; i++) {
 		end();
-		assert_false(is_served(g));
+		assert_false(world_is_served(g));
 		assert_false(double_evtchn_is_bound(WORLD_GUEST, g->port));
 		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
 		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 		world_start(&plain_instance);
-		assert_works(g);
+		world_assert_works(g);
 		/* The mark has served its purpose, and must not be there when we crash. */
 		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	}
@@ -103,7 +69,7 @@ static void run_restarts(const struct guest_opts *opts)
 		assert_true(held_wait(world.disk, depth));
 		answered = load_answered(l);
 		instance_drain(world.daemon);
-		settle();
+		world_settle();
 		assert_false(instance_is_drained(world.daemon));
 		held_release(world.disk, true);
 		/* The guest goes on: nobody takes these, or the draining daemon just before. */
@@ -114,7 +80,7 @@ static void run_restarts(const struct guest_opts *opts)
 		assert_true(front_poll(g->front) >= 0);
 		load_fill(l);
 		assert_true(front_outstanding(g->front) == depth);
-		settle();
+		world_settle();
 		assert_int_equal(front_poll(g->front), 0);
 		world_start(&plain_instance);
 		assert_null(load_finish(l));
@@ -197,8 +163,8 @@ static void assert_refused(struct guest *g)
 	assert_true(world_wait_disks(world.daemon, 1));
 	l = load_create(g, &(struct load_opts){.max_segments = 1});
 	load_fill(l);
-	settle();
-	assert_false(is_served(g));
+	world_settle();
+	assert_false(world_is_served(g));
 	assert_int_equal(front_poll(g->front), 0);
 	assert_int_equal(held_count(world.disk, BDEV_WRITE), writes);
 	assert_false(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
@@ -228,7 +194,7 @@ static void without_the_mark_it_is_refused(void **state)
 	assert_true(disk_wait_state(&g->disk, 2));
 	assert_true(guest_free_front(g));
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void a_refused_disk_can_be_detached(void **state)
@@ -322,8 +288,8 @@ static void the_bdev_comes_later(void **state)
 	assert_true(world_wait_disks(world.daemon, 1));
 	l = load_create(g, &(struct load_opts){.max_segments = 4});
 	load_fill(l);
-	settle();
-	assert_false(is_served(g));
+	world_settle();
+	assert_false(world_is_served(g));
 	/* The mark is still true, also for the next one. */
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 	end();
@@ -350,7 +316,7 @@ static void the_guest_closed_meanwhile(void **state)
 	assert_true(guest_free_front(g));
 	guest_set_state(g, 1);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void the_guest_rebooted_meanwhile(void **state)
@@ -364,7 +330,7 @@ static void the_guest_rebooted_meanwhile(void **state)
 	assert_true(disk_wait_state(&g->disk, 2));
 	assert_true(guest_free_front(g));
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void the_guest_resumed_meanwhile(void **state)
@@ -377,7 +343,7 @@ static void the_guest_resumed_meanwhile(void **state)
 	end();
 	guest_publish(g, &plain);
 	world_start(&plain_instance);
-	assert_works(g);
+	world_assert_works(g);
 	front_destroy(old);
 }
 
@@ -389,7 +355,7 @@ static void the_disk_was_detached_meanwhile(void **state)
 	end();
 	toolstack_ask(&g->disk);
 	world_start(&plain_instance);
-	settle();
+	world_settle();
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
 	toolstack_remove_by_force(&g->disk);
@@ -408,7 +374,7 @@ static void asked_meanwhile_and_still_in_use(void **state)
 	load_fill(l);
 	toolstack_ask(&g->disk);
 	world_start(&plain_instance);
-	assert_true(wait_served(g));
+	assert_true(world_wait_served(g));
 	assert_null(load_run(l, 100));
 	load_destroy(l);
 	/* Served, and still asked to close. */
@@ -423,7 +389,7 @@ static void the_disk_was_removed_meanwhile(void **state)
 	end();
 	toolstack_remove_by_force(&world.guest.disk);
 	world_start(&plain_instance);
-	settle();
+	world_settle();
 	assert_int_equal(world_disks(world.daemon), 0);
 }
 
@@ -451,14 +417,14 @@ static void drained_while_connecting(void **state)
 	assert_true(disk_wait_state(&g->disk, 2));
 	world_block(world.daemon);
 	guest_publish(g, &plain);
-	assert_true(wait_served(g));
+	assert_true(world_wait_served(g));
 	instance_drain(world.daemon);
 	world_unblock();
 	end();
 	world_start(&plain_instance);
 	assert_true(disk_wait_state(&g->disk, 4));
 	guest_read_disk(g);
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void drained_while_disconnecting(void **state)
@@ -468,7 +434,7 @@ static void drained_while_disconnecting(void **state)
 	world_connect();
 	world_block(world.daemon);
 	guest_set_state(g, 6);
-	settle();
+	world_settle();
 	instance_drain(world.daemon);
 	world_unblock();
 	end();
@@ -477,7 +443,7 @@ static void drained_while_disconnecting(void **state)
 	assert_true(guest_free_front(g));
 	guest_set_state(g, 1);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* Asked to let go of a disk that is in use: it stays Closing for as long as the guest likes. */
@@ -493,7 +459,7 @@ static void drained_while_closing_a_disk_in_use(void **state)
 	end();
 	load_fill(l);
 	world_start(&plain_instance);
-	assert_true(wait_served(g));
+	assert_true(world_wait_served(g));
 	assert_null(load_run(l, 100));
 	assert_null(load_compare(l, held_data(world.disk)));
 	load_destroy(l);
@@ -514,15 +480,15 @@ static void drained_one_by_one(void **state)
 	load_fill(l);
 	assert_true(held_wait(world.disk, 8));
 	instance_drain(world.daemon);
-	settle();
+	world_settle();
 	load_fill(more);
 	for (unsigned i = 1; i < 8; i++) {
 		double_evtchn_notify(WORLD_GUEST, g->port);
 		held_release_some(world.disk, 1);
-		settle();
+		world_settle();
 		assert_int_equal(front_poll(g->front), 1);
 		assert_false(instance_is_drained(world.daemon));
-		assert_true(is_served(g));
+		assert_true(world_is_served(g));
 	}
 	held_release_some(world.disk, 1);
 	end();
@@ -547,8 +513,8 @@ static void a_broken_ring_is_not_marked(void **state)
 	end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
-	settle();
-	assert_false(is_served(g));
+	world_settle();
+	assert_false(world_is_served(g));
 	/* It has no mark because it was disconnected; nothing is wrong with that. */
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
 	guest_set_state(g, 6);
@@ -588,7 +554,7 @@ static void drained_before_anything(void **state)
 	assert_true(disk_key_is(&world.guest.disk, world.guest.disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
 	assert_true(guest_connect(&world.guest, &plain));
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 /* The beginning may fail, too: then nothing is left. */
@@ -614,7 +580,7 @@ static void starting_fails_cleanly(void **state)
 		}
 	}
 	world_connect();
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 int main(void)

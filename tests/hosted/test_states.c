@@ -23,17 +23,6 @@ static void assert_history(struct disk *d, const char *states)
 }
 
 /* The disk works: by a sector that is written and read again. */
-static void assert_works(struct guest *g)
-{
-	static unsigned char mark;
-	unsigned char out[512], in[512];
-
-	memset(out, ++mark, sizeof(out));
-	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 3, out, sizeof(out)), 0);
-	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 3, in, sizeof(in)), 0);
-	assert_memory_equal(in, out, sizeof(in));
-}
-
 static void start_with_guest(void)
 {
 	world_start(&(struct instance_opts){0});
@@ -60,7 +49,7 @@ static void connects(void **state)
 	assert_true(disk_key_is(d, d->back, "physical-sector-size", "4096"));
 	assert_true(disk_key_is(d, d->back, "feature-flush-cache", "1"));
 	assert_history(d, "1 2 4");
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 static void devices_that_were_there_first(void **state)
@@ -75,7 +64,7 @@ static void devices_that_were_there_first(void **state)
 		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
 	world_start(&(struct instance_opts){0});
 	assert_true(guest_connect(&world.guest, &plain));
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 /* libxl waits for InitWait before it runs the script; and only after that may guests connect. */
@@ -96,14 +85,14 @@ static void the_script_opens_the_gate(void **state)
 	assert_true(toolstack_script(&g->disk));
 	assert_true(disk_wait_state(&g->disk, 4));
 	guest_read_disk(g);
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void frontends_that_jump_to_connected(void **state)
 {
 	start_with_guest();
 	assert_true(guest_connect(&world.guest, &(struct guest_opts){.jump_to = 4}));
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 /* One kernel after another: GRUB hands over to Linux, Linux to the next by kexec. */
@@ -116,7 +105,7 @@ static void reconnects_after_closed(void **state)
 		assert_true(guest_connect(
 			g, &(struct guest_opts){.layout = i % 2 ? &blkif_layout_x86_32
 								: &blkif_layout_x86_64}));
-		assert_works(g);
+		world_assert_works(g);
 		assert_true(guest_close(g));
 		assert_true(guest_free_front(g));
 		guest_set_state(g, 1);
@@ -131,12 +120,12 @@ static void starting_anew_without_closing(void **state)
 
 	start_with_guest();
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	guest_set_state(g, 1);
 	assert_true(disk_wait_state(&g->disk, 2));
 	assert_true(guest_free_front(g));
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	assert_history(&g->disk, "1 2 4 2 4");
 }
 
@@ -149,22 +138,22 @@ static void resuming_with_new_keys(void **state)
 
 	start_with_guest();
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	old = g->front;
 	old_port = g->port;
 	guest_publish(g, &plain);
 	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, (unsigned char[512]){0}, 512), 0);
-	assert_works(g);
+	world_assert_works(g);
 	assert_true(disk_wait_state(&g->disk, 4));
 	front_destroy(old);
 	double_evtchn_close(WORLD_GUEST, old_port);
 	guest_set_state(g, 4);
-	assert_works(g);
+	world_assert_works(g);
 
 	/* Nothing forbids to keep the event channel. */
 	old = g->front;
 	guest_publish(g, &(struct guest_opts){.keep_port = true});
-	assert_works(g);
+	world_assert_works(g);
 	front_destroy(old);
 }
 
@@ -188,7 +177,7 @@ static void resuming_under_load(void **state)
 	assert_true(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
 	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0]));
 	held_release(world.disk, false);
-	assert_works(g);
+	world_assert_works(g);
 	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
 	assert_int_equal(front_poll(old), front_depth(old));
 	load_destroy(l);
@@ -230,9 +219,9 @@ static void closing_frontends_are_served(void **state)
 	assert_true(guest_connect(g, &plain));
 	toolstack_ask(&g->disk);
 	assert_true(disk_wait_state(&g->disk, 5));
-	assert_works(g);
+	world_assert_works(g);
 	guest_set_state(g, 5);
-	assert_works(g);
+	world_assert_works(g);
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
 }
@@ -259,7 +248,7 @@ static void detached_by_the_toolstack(void **state)
 	xs_close(g->xs);
 	guest_add_disk(g, &world.host, WORLD_GUEST, 51712, &the_disk);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* Once it is going away it is not offered to a frontend again. */
@@ -300,7 +289,7 @@ static void asked_to_close_while_connecting(void **state)
 	assert_history(&g->disk, "1 2 5");
 	/* Nothing is wrong with it, and until the frontend closes it is served. */
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL));
-	assert_works(g);
+	world_assert_works(g);
 	guest_set_state(g, 6);
 	assert_true(disk_wait_state(&g->disk, 6));
 }
@@ -364,7 +353,7 @@ static void renewed_before_we_looked(void **state)
 	start_with_guest();
 	host_run(&world.host, create_second, &second);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	for (int i = 0; i < 6; i++) {
 		struct held *target = i % 2 ? world.disk : second;
 
@@ -422,7 +411,7 @@ static void taken_from_the_kernels_backend(void **state)
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
 	assert_true(disk_key_is(&g->disk, g->disk.back, "multi-queue-max-queues", "4"));
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* The driver is there, but has not taken the device yet: we come after it. */
@@ -444,7 +433,7 @@ static void waits_for_the_kernels_backend(void **state)
 	world_kernel_lets_go("vbd-5-51712");
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "max-ring-page-order", "4"));
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void removed_while_connecting(void **state)
@@ -533,7 +522,7 @@ static void the_frontend_is_removed(void **state)
 
 	start_with_guest();
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
 	assert_true(disk_wait_state(&g->disk, 0));
 	assert_true(world_wait_disks(world.daemon, 0));
@@ -575,7 +564,7 @@ static void domain_destroyed_under_load(void **state)
 		guest_create(g, &world.host, WORLD_GUEST, &the_disk);
 		assert_true(guest_connect(g, &plain));
 	}
-	assert_works(g);
+	world_assert_works(g);
 	assert_null(load_run(other_load, 500));
 	assert_null(load_compare(other_load, held_data(other_disk)));
 	load_destroy(other_load);
@@ -631,7 +620,7 @@ static void assert_refused_and_recovers(struct guest *g)
 	disk_rm(&g->disk, g->disk.front, "ring-page-order");
 	disk_rm(&g->disk, g->disk.front, "multi-queue-num-queues");
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
 	assert_true(guest_close(g));
 	assert_true(guest_free_front(g));
@@ -709,9 +698,9 @@ static void nonsense_states_do_nothing(void **state)
 		guest_write(g, "state", values[i]);
 		for (int n = 0; n < 20; n++)
 			host_nap();
-		assert_works(g);
+		world_assert_works(g);
 		guest_set_state(g, 4);
-		assert_works(g);
+		world_assert_works(g);
 	}
 	assert_history(&g->disk, "1 2 4");
 	assert_true(guest_close(g));
@@ -734,7 +723,7 @@ static void quick_changes_of_state(void **state)
 		if (i % 100 == 0)
 			host_nap();
 		if (i % 500 == 0)
-			assert_works(&world.other);
+			world_assert_works(&world.other);
 	}
 	/* Wherever that has led: Closed is answered by Closed, and then it begins again. */
 	guest_set_state(g, 6);
@@ -747,7 +736,7 @@ static void quick_changes_of_state(void **state)
 	assert_true(guest_free_front(g));
 	guest_set_state(g, 1);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* Keys that change while nobody asked for it do nothing. */
@@ -764,8 +753,8 @@ static void a_flood_of_keys_is_looked_at_in_bulk(void **state)
 		guest_write(g, "state", "4");
 		guest_write_number(g, "feature-flood", i);
 	}
-	assert_works(&world.other);
-	assert_works(g);
+	world_assert_works(&world.other);
+	world_assert_works(g);
 	double_get_stats(&after);
 	assert_int_equal(after.map_calls, before.map_calls);
 }
@@ -781,15 +770,15 @@ static void our_state_is_ours(void **state)
 	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
 		disk_write(&g->disk, g->disk.back, "state", values[i]);
 		assert_true(disk_wait_state(&g->disk, 4));
-		assert_works(g);
+		world_assert_works(g);
 	}
 	/* No state at all: the guest does not notice. */
 	disk_write(&g->disk, g->disk.back, "state", "nonsense");
 	for (int i = 0; i < 50; i++)
 		host_nap();
-	assert_works(g);
+	world_assert_works(g);
 	disk_write(&g->disk, g->disk.back, "state", "4");
-	assert_works(g);
+	world_assert_works(g);
 	assert_true(guest_close(g));
 }
 
@@ -805,7 +794,7 @@ static void transactions_are_tried_again(void **state)
 	assert_true(disk_wait_state(&world.guest.disk, 2));
 	double_fail(DOUBLE_XS_TRANSACTION_END, EAGAIN, 0, 5, NULL);
 	assert_true(guest_connect(&world.guest, &plain));
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 	double_get_stats(&stats);
 	assert_true(stats.xs_conflicts >= 10);
 }
@@ -827,7 +816,7 @@ static void full_stores_are_survived(void **state)
 	assert_true(guest_free_front(g));
 	guest_set_state(g, 1);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 /* A read that fails is no news of a guest's end. */
@@ -842,13 +831,13 @@ static void failing_reads_take_no_disk_away(void **state)
 	for (int i = 0; i < 50; i++)
 		host_nap();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-	assert_works(g);
+	world_assert_works(g);
 	double_fail(DOUBLE_XS_READ, EIO, 0, 1, "backend/vbd/5/51712/state");
 	guest_set_state(g, 4);
 	for (int i = 0; i < 50; i++)
 		host_nap();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-	assert_works(g);
+	world_assert_works(g);
 }
 
 static void mapping_fails_for_want_of_room(void **state)
@@ -903,11 +892,11 @@ static void two_instances_serve_each_its_own(void **state)
 	assert_true(guest_connect(&world.other, &plain));
 	assert_int_equal(world_disks(world.daemon), 1);
 	assert_int_equal(world_disks(second), 1);
-	assert_works(&world.guest);
-	assert_works(&world.other);
+	world_assert_works(&world.guest);
+	world_assert_works(&world.other);
 	/* One ends; the other's guest does not notice. */
 	instance_end(second);
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 static void other_kinds(void **state)
@@ -916,7 +905,7 @@ static void other_kinds(void **state)
 	guest_create(&world.guest, &world.host, WORLD_GUEST,
 		     &(struct disk_opts){.target = "disk", .kind = "vbd3", .instance = "sluice"});
 	assert_true(guest_connect(&world.guest, &plain));
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 }
 
 /* Which bdev it is */
@@ -945,7 +934,7 @@ static void bdevs_may_come_late(void **state)
 	assert_true(disk_wait_state(d, 4));
 	guest_read_disk(&world.guest);
 	assert_int_equal(world.guest.sectors, 2048);
-	assert_works(&world.guest);
+	world_assert_works(&world.guest);
 	assert_true(disk_key_is(d, d->back, "sluice-status", "ready"));
 }
 
@@ -967,7 +956,7 @@ static void one_writer_unless_shared(void **state)
 	assert_true(world_wait_disks(world.daemon, 0));
 	guest_add_disk(&world.other, &world.host, WORLD_OTHER, 51712, &the_disk);
 	assert_true(guest_connect(&world.other, &plain));
-	assert_works(&world.other);
+	world_assert_works(&world.other);
 }
 
 static void bad_targets_are_refused(void **state)
@@ -1068,17 +1057,17 @@ static void attached_and_detached_without_a_toolstack(void **state)
 		host_run(&world.host, attach_on_control, &a);
 		assert_int_equal(a.rc, 0);
 		assert_true(guest_connect(g, &plain));
-		assert_works(g);
+		world_assert_works(g);
 		/* A second one of that name is refused, and nothing of it is left. */
 		host_run(&world.host, attach_on_control, &a);
 		assert_true(a.rc < 0);
-		assert_works(g);
+		world_assert_works(g);
 
 		host_run(&world.host, detach_on_control, &a);
 		assert_int_equal(a.rc, 0);
 		if (!a.force) {
 			assert_true(disk_wait_state(&g->disk, 5));
-			assert_works(g);
+			world_assert_works(g);
 			guest_set_state(g, 5);
 			guest_set_state(g, 6);
 		}
@@ -1151,7 +1140,7 @@ static void dom0_can_have_the_disk(void **state)
 	host_run(&world.host, attach_on_control, &a);
 	assert_int_equal(a.rc, 0);
 	assert_true(guest_connect(g, &plain));
-	assert_works(g);
+	world_assert_works(g);
 	assert_true(guest_close(g));
 	assert_true(guest_free_front(g));
 }

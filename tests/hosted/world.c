@@ -221,3 +221,37 @@ int64_t world_stat(const char *group, const char *name)
 	json_decref(r.stats);
 	return value;
 }
+
+void world_settle(void)
+{
+	for (int i = 0; i < 50; i++)
+		host_nap();
+}
+
+void world_assert_works(struct guest *g)
+{
+	static unsigned char mark;
+	unsigned char out[512], in[512];
+
+	memset(out, ++mark, sizeof(out));
+	assert_int_equal(front_rw_sync(g->front, BLKIF_WRITE, 3, out, sizeof(out)), 0);
+	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 3, in, sizeof(in)), 0);
+	assert_memory_equal(in, out, sizeof(in));
+}
+
+bool world_is_served(struct guest *g)
+{
+	return double_grant_is_mapped(g->disk.domid, front_ring_refs(g->front)[0]);
+}
+
+bool world_wait_served(struct guest *g)
+{
+	uint64_t start = host_now_ms();
+
+	while (!world_is_served(g)) {
+		if (host_now_ms() - start > HOST_WAIT_MS)
+			return false;
+		host_nap();
+	}
+	return true;
+}

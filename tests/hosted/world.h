@@ -43,6 +43,13 @@ struct held *world_connect_other(const struct guest_opts *opts);
 /* A figure of world.daemon's first disk, as vbd_get_iostat names it: "read", "requests"; NULL: of
  * none. */
 int64_t world_stat(const char *group, const char *name);
+/* Waits a while, in which what must not happen would happen. */
+void world_settle(void);
+/* A sector is written and read back. */
+void world_assert_works(struct guest *g);
+/* Whether somebody has the guest's ring mapped; waits until it is so, false after HOST_WAIT_MS. */
+bool world_is_served(struct guest *g);
+bool world_wait_served(struct guest *g);
 /* How many disks the instance knows. */
 unsigned world_disks(struct instance *i);
 bool world_wait_disks(struct instance *i, unsigned n);
