@@ -332,3 +332,30 @@ bool client_truth(const json_t *object, const char *name)
 {
 	return json_is_true(json_object_get(object, name));
 }
+
+int client_list(struct client *c, int argc, char **argv, const char *method,
+		const struct table_column *columns, size_t columns_len,
+		void (*add_row)(struct table *t, const json_t *entry))
+{
+	struct table table;
+	json_t *result;
+	struct err err;
+	int rc;
+
+	rc = client_parse(c, argc, argv, NULL, 0, NULL, 0, 0);
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	if (client_call(c, method, NULL, c->quick_ms, &result, &err))
+		return client_fail(c, "%s", err.text);
+	if (c->json) {
+		client_print_json(c, result);
+	} else {
+		table_init(&table, columns, columns_len);
+		for (size_t i = 0; i < json_array_size(result); i++)
+			add_row(&table, json_array_get(result, i));
+		table_print(&table, c->out);
+		table_destroy(&table);
+	}
+	json_decref(result);
+	return 0;
+}

@@ -85,6 +85,16 @@ void client_disconnect(struct client *c);
 /* Prints @value as JSON over several lines. */
 void client_print_json(struct client *c, const json_t *value);
 
+struct table;
+struct table_column;
+/*
+ * A whole command without arguments that lists what @method returns: as JSON, or as a table with a
+ * row by @add_row for each. Returns the exit status.
+ */
+int client_list(struct client *c, int argc, char **argv, const char *method,
+		const struct table_column *columns, size_t columns_len,
+		void (*add_row)(struct table *t, const json_t *entry));
+
 /* Member @name of @object: a string ("?" if it is none), a number (0), a truth value (false). */
 const char *client_text(const json_t *object, const char *name);
 json_int_t client_number(const json_t *object, const char *name);

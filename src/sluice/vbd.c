@@ -371,25 +371,7 @@ int vbd_command_list(struct client *c, int argc, char **argv)
 		{"ACCESS", false}, {"BACKEND", false}, {"STATE", false}, {"FRONTEND", false},
 		{"QUEUES", true},  {"ERROR", false},
 	};
-	struct table table;
-	json_t *result;
-	struct err err;
-	int rc;
 
-	rc = client_parse(c, argc, argv, NULL, 0, NULL, 0, 0);
-	if (rc != CLIENT_GO_ON)
-		return rc;
-	if (client_call(c, "vbd_get_vbds", NULL, c->quick_ms, &result, &err))
-		return client_fail(c, "%s", err.text);
-	if (c->json) {
-		client_print_json(c, result);
-	} else {
-		table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
-		for (size_t i = 0; i < json_array_size(result); i++)
-			add_row(&table, json_array_get(result, i));
-		table_print(&table, c->out);
-		table_destroy(&table);
-	}
-	json_decref(result);
-	return 0;
+	return client_list(c, argc, argv, "vbd_get_vbds", columns,
+			   sizeof(columns) / sizeof(columns[0]), add_row);
 }
