@@ -410,8 +410,78 @@ static void mappings_are_limited(void **state)
 	map = xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ);
 	assert_non_null(map);
 	assert_null(xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ));
-	assert_int_equal(errno, ENOMEM);
+	assert_int_equal(errno, EINVAL);
 	assert_int_equal(xengnttab_unmap(xgt, map, 1), 0);
+	xengnttab_close(xgt);
+}
+
+struct map_log {
+	unsigned maps, unmaps, writable;
+	uint32_t ref;
+};
+
+static void log_map(void *arg, bool map, unsigned domid, uint32_t ref, bool writable)
+{
+	struct map_log *log = arg;
+
+	assert_int_equal(domid, GUEST);
+	/* It is mapped in both cases: just now, or for the last time. */
+	assert_true(double_grant_is_mapped(GUEST, ref));
+	log->maps += map;
+	log->unmaps += !map;
+	log->writable += writable;
+	log->ref = ref;
+}
+
+static void mappings_are_counted_and_told(void **state)
+{
+	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
+	uint32_t ref = double_grant(GUEST, double_pages_alloc(GUEST, 1), 0, false);
+	uint32_t twice[2] = {ref, ref};
+	struct double_grant_use use;
+	struct map_log log = {0};
+	void *reading, *writing;
+
+	double_on_map(log_map, &log);
+	reading = xengnttab_map_domain_grant_refs(xgt, 2, GUEST, twice, PROT_READ);
+	writing = xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ | PROT_WRITE);
+	assert_non_null(reading);
+	assert_non_null(writing);
+	double_grant_get_use(GUEST, ref, &use);
+	assert_int_equal(use.mapped, 3);
+	assert_int_equal(use.mapped_writable, 1);
+	assert_int_equal(use.maps, 3);
+	assert_int_equal(log.maps, 3);
+	assert_int_equal(log.writable, 1);
+	assert_int_equal(log.ref, ref);
+
+	assert_int_equal(xengnttab_unmap(xgt, writing, 1), 0);
+	double_grant_get_use(GUEST, ref, &use);
+	assert_int_equal(use.mapped, 2);
+	assert_int_equal(use.mapped_writable, 0);
+	assert_int_equal(use.maps, 3);
+	assert_int_equal(log.unmaps, 1);
+	double_on_map(NULL, NULL);
+	assert_int_equal(xengnttab_unmap(xgt, reading, 2), 0);
+	assert_int_equal(log.unmaps, 1);
+	assert_false(double_grant_is_mapped(GUEST, ref));
+	xengnttab_close(xgt);
+}
+
+static void a_page_is_pinned_255_times_at_most(void **state)
+{
+	xengnttab_handle *xgt = xengnttab_open(NULL, 0);
+	uint32_t ref = double_grant(GUEST, double_pages_alloc(GUEST, 1), 0, false);
+	void *maps[255];
+
+	for (unsigned i = 0; i < 255; i++) {
+		maps[i] = xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ);
+		assert_non_null(maps[i]);
+	}
+	assert_null(xengnttab_map_grant_ref(xgt, GUEST, ref, PROT_READ));
+	assert_int_equal(errno, EINVAL);
+	for (unsigned i = 0; i < 255; i++)
+		assert_int_equal(xengnttab_unmap(xgt, maps[i], 1), 0);
 	xengnttab_close(xgt);
 }
 
@@ -558,6 +628,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(closed_ends_can_be_bound_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(mappings_alias_the_guests_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(mappings_are_limited, setup, teardown),
+		cmocka_unit_test_setup_teardown(mappings_are_counted_and_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_page_is_pinned_255_times_at_most, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(copies_have_a_status_each, setup, teardown),
 		cmocka_unit_test_setup_teardown(failing_copies_look_done, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaks_are_told, setup, teardown),

@@ -61,6 +61,13 @@ int double_revoke(unsigned domid, uint32_t ref);
 /* Takes the grant away even while it is mapped, as no hypervisor would; the mapping stays. */
 void double_revoke_by_force(unsigned domid, uint32_t ref);
 bool double_grant_is_mapped(unsigned domid, uint32_t ref);
+/* What domain 0 has made of a grant. */
+struct double_grant_use {
+	unsigned mapped;          /* mappings now; Xen allows 255 */
+	unsigned mapped_writable; /* of these, so many that domain 0 can write through */
+	uint64_t maps;            /* so far */
+};
+void double_grant_get_use(unsigned domid, uint32_t ref, struct double_grant_use *use);
 
 /* Guests' event channels */
 
@@ -112,13 +119,22 @@ void double_fail(enum double_call call, int error, unsigned skip, unsigned times
 		 const char *match);
 /* Gives the next @times copies from or to that page a status (GNTST_...) and copies nothing. */
 void double_fail_copy(unsigned domid, uint32_t ref, int16_t status, unsigned times);
-/* At most @pages may be mapped at a time. */
+/*
+ * At most @pages may be mapped at a time, as if Xen's table of domain 0's mappings were no larger:
+ * what is beyond fails with EINVAL, as any mapping that Xen refuses.
+ */
 void double_limit_maps(unsigned pages);
 /*
  * Called, without a lock, before each segment of a copy is performed: the moment for a guest to
  * change its mind. NULL ends that.
  */
 void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *arg);
+/*
+ * Called, without a lock, for each page that domain 0 maps, once it is, and for each that it
+ * unmaps, before it is. NULL ends that.
+ */
+typedef void double_map_fn(void *arg, bool map, unsigned domid, uint32_t ref, bool writable);
+void double_on_map(double_map_fn *fn, void *arg);
 
 /*
  * Called, without a lock, before each read or write of xenstore by a handle of xs_open(): the

@@ -2,11 +2,12 @@
 /*
  * libxengnttab's double.
  *
- * Errors are those of Linux' gntdev over Xen: a mapping fails as a whole, a copy has a status for
- * each segment.  The driver collects segments and has Xen copy a batch of them at a time; it calls
- * a segment okay when it collects it.  Should it fail over one, because that crosses its granted
- * page or memory is short, the call ends there: batches before it are copied, what was collected
- * since is not, and all of that is called okay.
+ * Errors are those of Linux' gntdev over Xen: a mapping fails as a whole, and does not tell which
+ * page or what want (the hypervisor's table of mappings may be full) was the reason; it is undone
+ * only as a whole, too.  A copy has a status for each segment.  The driver collects segments and
+ * has Xen copy a batch of them at a time; it calls a segment okay when it collects it.  Should it
+ * fail over one, because that crosses its granted page or memory is short, the call ends there:
+ * batches before it are copied, what was collected since is not, and all of that is called okay.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,12 +17,13 @@
 
 #include "internal.h"
 
-enum { COPY_FAULTS = 16, COPY_BATCH = 16 };
+enum { COPY_FAULTS = 16, COPY_BATCH = 16, PINS_MAX = 255 };
 
 struct mapping {
 	struct list node;
 	char *addr;
 	uint32_t count;
+	bool writable;
 	struct {
 		struct double_domain *domain;
 		uint32_t ref;
@@ -47,6 +49,8 @@ static struct {
 } copy_faults[COPY_FAULTS];
 static void (*copy_hook)(void *arg, unsigned domid, uint32_t ref);
 static void *copy_hook_arg;
+static double_map_fn *map_hook;
+static void *map_hook_arg;
 
 void double_gnttab_init(void)
 {
@@ -55,6 +59,20 @@ void double_gnttab_init(void)
 	memset(copy_faults, 0, sizeof(copy_faults));
 	map_limit = UINT32_MAX;
 	copy_hook = NULL;
+	map_hook = NULL;
+}
+
+/* With the lock held, which is let go for the hook. */
+static void tell_hook(bool map, const struct double_domain *d, uint32_t ref, bool writable)
+{
+	double_map_fn *hook = map_hook;
+	void *arg = map_hook_arg;
+
+	if (!hook)
+		return;
+	pthread_mutex_unlock(&double_gnttab_lock);
+	hook(arg, map, d->id, ref, writable);
+	pthread_mutex_lock(&double_gnttab_lock);
 }
 
 /* The library */
@@ -78,8 +96,12 @@ xengnttab_handle *xengnttab_open(struct xentoollog_logger *logger, unsigned open
 static void unmap(xengnttab_handle *xgt, struct mapping *m)
 {
 	munmap(m->addr, (size_t)m->count * DOUBLE_PAGE_SIZE);
-	for (uint32_t i = 0; i < m->count; i++)
-		m->pages[i].domain->grants[m->pages[i].ref].mapped--;
+	for (uint32_t i = 0; i < m->count; i++) {
+		struct double_grant *g = &m->pages[i].domain->grants[m->pages[i].ref];
+
+		g->mapped--;
+		g->mapped_writable -= m->writable;
+	}
 	xgt->mapped -= m->count;
 	counters.mapped -= m->count;
 	counters.unmaps += m->count;
@@ -118,6 +140,8 @@ static int check_map(const struct double_domain *d, uint32_t ref, int prot)
 		return EINVAL;
 	if (d->grants[ref].readonly && (prot & PROT_WRITE))
 		return EINVAL;
+	if (d->grants[ref].mapped == PINS_MAX)
+		return EINVAL;
 	return 0;
 }
 
@@ -135,8 +159,11 @@ static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *dom
 		error = EINVAL;
 		goto out;
 	}
-	if (counters.mapped + count > map_limit ||
-	    (xgt->max_grants && xgt->mapped + count > xgt->max_grants)) {
+	if (counters.mapped + count > map_limit) {
+		error = EINVAL;
+		goto out;
+	}
+	if (xgt->max_grants && xgt->mapped + count > xgt->max_grants) {
 		error = ENOMEM;
 		goto out;
 	}
@@ -151,6 +178,7 @@ static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *dom
 	if (error)
 		goto out;
 	m->count = count;
+	m->writable = prot & PROT_WRITE;
 	m->addr = mmap(NULL, (size_t)count * DOUBLE_PAGE_SIZE, PROT_NONE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m->addr == MAP_FAILED)
@@ -164,11 +192,15 @@ static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *dom
 			 (off_t)g->page * DOUBLE_PAGE_SIZE) == MAP_FAILED)
 			double_abort("mmap: %s", strerror(errno));
 		g->mapped++;
+		g->mapped_writable += m->writable;
+		g->maps++;
 	}
 	list_add_tail(&xgt->mappings, &m->node);
 	xgt->mapped += count;
 	counters.mapped += count;
 	counters.maps += count;
+	for (uint32_t i = 0; i < count; i++)
+		tell_hook(true, m->pages[i].domain, refs[i], m->writable);
 out:
 	pthread_mutex_unlock(&double_gnttab_lock);
 	if (error) {
@@ -206,6 +238,8 @@ int xengnttab_unmap(xengnttab_handle *xgt, void *start_address, uint32_t count)
 		struct mapping *m = list_entry(pos, struct mapping, node);
 
 		if (m->addr == start_address && m->count == count) {
+			for (uint32_t i = 0; i < count; i++)
+				tell_hook(false, m->pages[i].domain, m->pages[i].ref, m->writable);
 			unmap(xgt, m);
 			rc = 0;
 			break;
@@ -381,6 +415,7 @@ uint32_t double_grant(unsigned domid, void *page, unsigned to, bool readonly)
 		g->readonly = readonly;
 		g->to = to;
 		g->page = page_number(d, page);
+		g->maps = 0;
 		found = ref;
 	}
 	pthread_mutex_unlock(&double_gnttab_lock);
@@ -426,6 +461,17 @@ bool double_grant_is_mapped(unsigned domid, uint32_t ref)
 	return mapped;
 }
 
+void double_grant_get_use(unsigned domid, uint32_t ref, struct double_grant_use *use)
+{
+	struct double_domain *d = double_get_domain(domid);
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	use->mapped = d->grants[ref].mapped;
+	use->mapped_writable = d->grants[ref].mapped_writable;
+	use->maps = d->grants[ref].maps;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
+
 /* Faults and counters */
 
 void double_fail_copy(unsigned domid, uint32_t ref, int16_t status, unsigned times)
@@ -456,6 +502,14 @@ void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *a
 	pthread_mutex_lock(&double_gnttab_lock);
 	copy_hook = fn;
 	copy_hook_arg = arg;
+	pthread_mutex_unlock(&double_gnttab_lock);
+}
+
+void double_on_map(double_map_fn *fn, void *arg)
+{
+	pthread_mutex_lock(&double_gnttab_lock);
+	map_hook = fn;
+	map_hook_arg = arg;
 	pthread_mutex_unlock(&double_gnttab_lock);
 }
 

@@ -23,6 +23,8 @@ struct double_grant {
 	unsigned to;
 	unsigned page;
 	unsigned mapped;
+	unsigned mapped_writable; /* of those */
+	uint64_t maps;            /* so far */
 };
 
 enum double_port_state {
