@@ -194,17 +194,21 @@ void reactor_timer_stop(struct reactor *r, struct reactor_timer *t)
 	t->running = false;
 }
 
-static void fire_timers(struct reactor *r)
+static bool fire_timers(struct reactor *r)
 {
+	bool fired = false;
+
 	/* A timer that starts itself again is due later than now, so this ends. */
 	while (!list_empty(&r->timers)) {
 		struct reactor_timer *t = list_entry(r->timers.next, struct reactor_timer, node);
 
 		if (t->when_ns > r->now_ns)
-			return;
+			break;
 		reactor_timer_stop(r, t);
 		t->fire(t);
+		fired = true;
 	}
+	return fired;
 }
 
 /* Milliseconds until the next timer, rounded up; -1 without one. */
@@ -332,8 +336,8 @@ static void poller_was_idle(struct reactor *r, struct poller *p)
 	}
 }
 
-/* One round over the busy pollers. */
-static void poll_all(struct reactor *r)
+/* One round over the busy pollers. Returns whether some found work. */
+static bool poll_all(struct reactor *r)
 {
 	bool worked = false;
 
@@ -355,6 +359,7 @@ static void poll_all(struct reactor *r)
 	count(&r->passes, 1);
 	if (worked)
 		count(&r->worked, 1);
+	return worked;
 }
 
 static void sleep_until_event(struct reactor *r)
@@ -392,6 +397,17 @@ void reactor_run(struct reactor *r)
 			fire_timers(r);
 		}
 	}
+}
+
+bool reactor_step(struct reactor *r)
+{
+	bool did = run_messages(r);
+
+	r->now_ns = clock_now_ns();
+	did |= check_descriptors(r, 0);
+	did |= fire_timers(r);
+	did |= poll_all(r);
+	return did || !list_empty(&r->busy);
 }
 
 static void *thread_main(void *arg)

@@ -85,6 +85,13 @@ int reactor_create(const char *name, int cpu, struct helper_pool *helpers, struc
 int reactor_start(struct reactor *r);
 /* Runs the reactor on the calling thread until reactor_stop(). */
 void reactor_run(struct reactor *r);
+/*
+ * One round on the calling thread: messages, descriptors, timers and busy pollers each get one
+ * turn, and nothing waits. Returns whether there was something to do, or there is a poller that is
+ * busy still. For who steps several reactors on one thread, in an order of their own, instead of
+ * reactor_start() or reactor_run().
+ */
+bool reactor_step(struct reactor *r);
 /* Makes the reactor return from its loop once the messages sent before are done. From any thread,
  * once. */
 void reactor_stop(struct reactor *r);

@@ -692,6 +692,77 @@ static void helpers_do_all_jobs(void **state)
 	}
 }
 
+/* By hand: each round does what is due, and does not wait for what is not. */
+
+static unsigned stepped;
+
+static void count_msg(struct reactor_msg *msg)
+{
+	stepped++;
+}
+
+static void count_fd(struct reactor_fd *f, uint32_t events)
+{
+	uint64_t ignored;
+
+	stepped += 10;
+	assert_int_equal(read(f->fd, &ignored, sizeof(ignored)), sizeof(ignored));
+}
+
+static void count_timer(struct reactor_timer *t)
+{
+	stepped += 100;
+}
+
+static void steps_do_what_is_due(void **state)
+{
+	struct reactor_msg msg = {.fn = count_msg};
+	struct reactor_fd fd = {.fd = eventfd(0, EFD_CLOEXEC), .ready = count_fd};
+	struct reactor_timer due = {.fire = count_timer}, later = {.fire = count_timer};
+	uint64_t one = 1;
+	struct reactor *r;
+
+	assert_int_equal(reactor_create("steps", -1, NULL, &r), 0);
+	assert_int_equal(reactor_fd_add(r, &fd, EPOLLIN), 0);
+	stepped = 0;
+	assert_false(reactor_step(r));
+	reactor_send(r, &msg);
+	assert_true(reactor_step(r));
+	assert_int_equal(stepped, 1);
+	assert_int_equal(write(fd.fd, &one, sizeof(one)), sizeof(one));
+	assert_true(reactor_step(r));
+	assert_int_equal(stepped, 11);
+	reactor_timer_start(r, &later, 3600 * NSEC_PER_SEC);
+	reactor_timer_start(r, &due, 0);
+	assert_true(reactor_step(r));
+	assert_int_equal(stepped, 111);
+	assert_false(reactor_step(r));
+
+	/* A poller has one turn a round; one with more to do, or that cannot be armed, says so. */
+	reset_workers();
+	workers[0].work = 1;
+	reactor_poller_add(r, &workers[0].poller);
+	assert_true(reactor_step(r));
+	assert_int_equal(workers[0].polls, 1);
+	workers[0].refuse = true;
+	assert_true(reactor_step(r));
+	assert_int_equal(workers[0].polls, 2);
+	workers[0].refuse = false;
+	assert_false(reactor_step(r));
+	assert_false(reactor_step(r));
+	assert_int_equal(workers[0].polls, 3);
+	/* Its last turn counts, too. */
+	workers[0].work = 1;
+	workers[0].deletes = &workers[0];
+	reactor_poller_wake(&workers[0].poller);
+	assert_true(reactor_step(r));
+	assert_false(reactor_step(r));
+	reactor_timer_stop(r, &later);
+	reactor_fd_del(r, &fd);
+	close(fd.fd);
+	reactor_destroy(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -709,6 +780,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pollers_wake_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_reactors_hear_the_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(helpers_do_all_jobs, setup, teardown),
+		cmocka_unit_test(steps_do_what_is_due),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
