@@ -236,7 +236,7 @@ static int check_io(const struct bdev *b, const struct bdev_io *io)
 	case BDEV_DISCARD:
 		if (b->readonly)
 			return -EROFS;
-		if (!b->limits.discard)
+		if (!b->limits.discard || (io->secure && !b->limits.secure_discard))
 			return -EOPNOTSUPP;
 		if (b->limits.discard_max && io->len > b->limits.discard_max)
 			return -EINVAL;

@@ -38,6 +38,8 @@ struct bdev_io {
 	enum bdev_op op;
 	uint64_t offset; /* bytes, a multiple of block_size */
 	uint64_t len;    /* bytes, a multiple of block_size; offset + len <= size */
+	/* DISCARD: the contents must be gone for good, or the io fails */
+	bool secure;
 	/*
 	 * READ, WRITE: iovcnt pieces that add up to len, each aligned to mem_align and a multiple
 	 * of block_size long.
@@ -66,7 +68,8 @@ struct bdev_limits {
 	uint64_t discard_max;         /* bytes of one DISCARD; 0: any */
 	uint32_t discard_granularity;
 	uint32_t discard_alignment;
-	bool volatile_data; /* contents die with the daemon: its guests cannot outlive it */
+	bool secure_discard; /* a secure DISCARD really erases: never a hint */
+	bool volatile_data;  /* contents die with the daemon: its guests cannot outlive it */
 };
 
 struct bdev_ops {

@@ -35,6 +35,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -320,6 +321,22 @@ static int measure_alignment(struct bdev_file *f, struct err *err)
 	return 0;
 }
 
+/*
+ * Whether the device erases on demand.  Since 5.19 the kernel looks for that before it looks at the
+ * range, so a range that cannot be read tells and changes nothing; before, it said so of every
+ * device, and some only passed an ordinary discard on: those are not believed.
+ */
+static bool can_erase(const struct bdev_file *f)
+{
+	unsigned major_version, minor_version;
+	struct utsname host;
+
+	if (uname(&host) || sscanf(host.release, "%u.%u", &major_version, &minor_version) != 2 ||
+	    major_version < 5 || (major_version == 5 && minor_version < 19))
+		return false;
+	return ioctl(f->fd, BLKSECDISCARD, NULL) && errno == EFAULT;
+}
+
 static int measure_device(struct bdev_file *f, struct err *err)
 {
 	struct bdev_limits *limits = &f->bdev.limits;
@@ -350,6 +367,7 @@ static int measure_device(struct bdev_file *f, struct err *err)
 	limits->discard = max && !f->bdev.readonly;
 	limits->discard_granularity = (uint32_t)read_sysfs_u64(f, "queue/discard_granularity");
 	limits->discard_alignment = (uint32_t)read_sysfs_u64(f, "discard_alignment");
+	limits->secure_discard = limits->discard && can_erase(f);
 	return 0;
 }
 
@@ -494,18 +512,18 @@ static void discard_run(struct helper_job *job)
 	int rc;
 
 	io->result = 0;
-	if (atomic_load_explicit(&f->discard_refused, memory_order_relaxed))
+	if (!io->secure && atomic_load_explicit(&f->discard_refused, memory_order_relaxed))
 		return;
 	do {
 		if (f->device)
-			rc = ioctl(f->fd, BLKDISCARD, range);
+			rc = ioctl(f->fd, io->secure ? BLKSECDISCARD : BLKDISCARD, range);
 		else
 			rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 				       (off_t)io->offset, (off_t)io->len);
 	} while (rc && errno == EINTR);
 	if (!rc)
 		return;
-	if (errno == EOPNOTSUPP || errno == ENOSYS) {
+	if (!io->secure && (errno == EOPNOTSUPP || errno == ENOSYS)) {
 		/* It is only a hint, so ignoring it is right; an error would alarm the guest. */
 		atomic_store_explicit(&f->discard_refused, true, memory_order_relaxed);
 		log_warning("bdev \"%s\": %s takes no discards after all: ignoring them",

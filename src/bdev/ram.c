@@ -3,9 +3,11 @@
  * ram: a device in this process's memory; fast, and gone when the process is.
  *
  * The memory is one anonymous mapping, taken from the host page by page as guests write, with huge
- * pages where the kernel has them to give.  A discard gives pages back.  Nothing is reserved, so
- * guests could fill devices that are larger together than the host's memory, and the kernel would
- * end the daemon and with it every other guest's disks: such sizes are refused.
+ * pages where the kernel has them to give.  A discard gives pages back; a secure one overwrites
+ * them first, so that what they held is gone now and not when the kernel hands them to somebody
+ * else. Nothing is reserved, so guests could fill devices that are larger together than the host's
+ * memory, and the kernel would end the daemon and with it every other guest's disks: such sizes are
+ * refused.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,10 +20,10 @@
 #include "bdev/bdev.h"
 
 /*
- * Bytes of one discard. It runs on the reactor, and freeing this much in small pages takes a few
- * hundred microseconds at most.
+ * Bytes of one discard, a huge page. It runs on the reactor, and erasing and freeing this much in
+ * small pages takes a few hundred microseconds at most.
  */
-#define DISCARD_MAX (8u << 20)
+#define DISCARD_MAX (2u << 20)
 
 /* Bytes of all ram bdevs; the control thread's. */
 static uint64_t total;
@@ -82,6 +84,8 @@ static void ram_submit(struct bdev_channel *ch, struct bdev_io *io)
 			memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
 		break;
 	case BDEV_DISCARD:
+		if (io->secure)
+			explicit_bzero(at, io->len);
 		discard(ram, io->offset, io->len);
 		break;
 	case BDEV_FLUSH:
@@ -158,6 +162,7 @@ int bdev_ram_create(const char *name, uint64_t size, uint32_t block_size, struct
 	b->limits.discard = true;
 	b->limits.discard_max = DISCARD_MAX;
 	b->limits.discard_granularity = (uint32_t)ram->page;
+	b->limits.secure_discard = true;
 	b->limits.volatile_data = true;
 	rc = bdev_register(b, err);
 	if (rc) {

@@ -648,6 +648,36 @@ static void test_device_4096(void **state)
 	check_device(4096);
 }
 
+/* A loop device does not erase; one that promised to, and then does not, must say so. */
+static void test_device_does_not_erase(void **state)
+{
+	struct loop loop = loop_start(test_file(TEST_DISK, MIB), 512, 0);
+	struct bdev_io io = {.op = BDEV_DISCARD, .len = MIB, .secure = true};
+	struct rig *rig = rig_start();
+	struct bdev_channel *ch;
+	struct bdev *b;
+
+	assert_int_equal(create("x", loop.path, false, false), 0);
+	b = bdev_find("x");
+	assert_true(b->limits.discard);
+	assert_false(b->limits.secure_discard);
+	ch = rig_open(rig, b);
+	rig_submit(rig, ch, &io, 1);
+	assert_int_equal(io.result, -EOPNOTSUPP);
+	b->limits.secure_discard = true;
+	rig_submit(rig, ch, &io, 1);
+	assert_int_equal(io.result, -EOPNOTSUPP);
+	/* Ordinary ones go on, and even where they have been given up nothing is ignored. */
+	assert_false(bdev_file_of(b)->discard_refused);
+	bdev_file_of(b)->discard_refused = true;
+	rig_submit(rig, ch, &io, 1);
+	assert_int_equal(io.result, -EOPNOTSUPP);
+	rig_close(rig, ch);
+	rig_stop(rig);
+	bdev_delete_all();
+	close(loop.fd);
+}
+
 static void test_device_in_use(void **state)
 {
 	struct loop loop = loop_start(test_file(TEST_DISK, MIB), 512, 0);
@@ -743,16 +773,27 @@ static void test_partition(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_refused_paths),       TEST(test_refused_sizes),
-		TEST(test_long_path),           TEST(test_permission),
-		TEST(test_readonly_mount),      TEST(test_same_name),
-		TEST(test_engine_missing),      TEST(test_locks_on_disk),
-		TEST(test_locks_on_shm),        TEST(test_no_locks),
-		TEST(test_locks_with_qemu),     TEST(test_probe),
-		TEST(test_use_page_cache),      TEST(test_page_cache),
-		TEST(test_device_512),          TEST(test_device_4096),
-		TEST(test_device_in_use),       TEST(test_device_readonly),
-		TEST(test_device_without_size), TEST(test_partition),
+		TEST(test_refused_paths),
+		TEST(test_refused_sizes),
+		TEST(test_long_path),
+		TEST(test_permission),
+		TEST(test_readonly_mount),
+		TEST(test_same_name),
+		TEST(test_engine_missing),
+		TEST(test_locks_on_disk),
+		TEST(test_locks_on_shm),
+		TEST(test_no_locks),
+		TEST(test_locks_with_qemu),
+		TEST(test_probe),
+		TEST(test_use_page_cache),
+		TEST(test_page_cache),
+		TEST(test_device_512),
+		TEST(test_device_4096),
+		TEST(test_device_does_not_erase),
+		TEST(test_device_in_use),
+		TEST(test_device_readonly),
+		TEST(test_device_without_size),
+		TEST(test_partition),
 	};
 
 	return cmocka_run_group_tests_name("bdev_file", tests, NULL, NULL);
