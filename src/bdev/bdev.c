@@ -170,6 +170,48 @@ void bdev_release(struct bdev *b)
 	tell_changed();
 }
 
+static void (*resized_fn)(struct bdev *b, void *arg);
+static void *resized_arg;
+
+void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg)
+{
+	resized_fn = resized;
+	resized_arg = arg;
+}
+
+void bdev_set_size(struct bdev *b, uint64_t size)
+{
+	/* Pairs with the acquire in bdev_get_size(). */
+	__atomic_store_n(&b->size, size, __ATOMIC_RELEASE);
+	if (resized_fn)
+		resized_fn(b, resized_arg);
+}
+
+int bdev_resize(struct bdev *b, uint64_t size, struct err *err)
+{
+	int rc;
+
+	if (!b->ops->resize)
+		return err_set(
+			err, -EOPNOTSUPP,
+			"bdev \"%s\" is as large as what is behind it: extend that, and leave "
+			"the size out here",
+			b->name);
+	rc = bdev_check_shape(size, b->limits.block_size, err);
+	if (rc || size == b->size)
+		return rc;
+	if (size < b->size)
+		return err_set(err, -EINVAL,
+			       "bdev \"%s\" has %" PRIu64
+			       " bytes and cannot shrink: choose a larger size",
+			       b->name, b->size);
+	rc = b->ops->resize(b, size, err);
+	if (rc)
+		return rc;
+	bdev_set_size(b, size);
+	return 0;
+}
+
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)
 {
 	int rc = b->ops->channel_open(b, r, ch);
@@ -193,10 +235,12 @@ void bdev_channel_close(struct bdev_channel *ch)
 
 static int check_range(const struct bdev *b, const struct bdev_io *io)
 {
+	uint64_t size = bdev_get_size(b);
+
 	if (!io->len || (io->offset | io->len) & (b->limits.block_size - 1))
 		return -EINVAL;
 	/* In this form nothing can wrap. */
-	if (io->offset > b->size || io->len > b->size - io->offset)
+	if (io->offset > size || io->len > size - io->offset)
 		return -EINVAL;
 	return 0;
 }

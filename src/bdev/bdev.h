@@ -85,6 +85,12 @@ struct bdev_ops {
 	 */
 	void (*submit)(struct bdev_channel *ch, struct bdev_io *io);
 	/*
+	 * Optional, on the control thread: makes room for @size bytes, more than the bdev has now
+	 * and of a good shape; what reactors use stays where it is. Returns 0, or a negative errno
+	 * with the line in @err.
+	 */
+	int (*resize)(struct bdev *b, uint64_t size, struct err *err);
+	/*
 	 * The JSON-RPC parameters that would create it again, e.g. {"name":..,"filename":..},
 	 * and with them the name of that method in *@method. New reference; NULL without memory.
 	 */
@@ -94,7 +100,7 @@ struct bdev_ops {
 struct bdev {
 	char name[64];
 	const struct bdev_ops *ops;
-	uint64_t size; /* bytes, a multiple of limits.block_size */
+	uint64_t size; /* bytes, a multiple of limits.block_size; reactors use bdev_get_size() */
 	struct bdev_limits limits;
 	bool readonly; /* WRITE and DISCARD are refused with -EROFS */
 	bool shared;   /* its creator asked to share it */
@@ -162,6 +168,26 @@ void bdev_delete_all(void);
  */
 int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err);
 void bdev_release(struct bdev *b);
+
+/* Its size in bytes now; it may grow at any time, and never shrinks. From any thread. */
+static inline uint64_t bdev_get_size(const struct bdev *b)
+{
+	/* Pairs with the release in bdev_set_size(): what was made ready for the new size is there.
+	 */
+	return __atomic_load_n(&b->size, __ATOMIC_ACQUIRE);
+}
+/*
+ * Makes @b @size bytes large. -EINVAL: smaller than it is, or no good shape; -EOPNOTSUPP: of a kind
+ * whose size is not ours to choose; or what the provider says. Nothing has changed on error.
+ */
+int bdev_resize(struct bdev *b, uint64_t size, struct err *err);
+/* For providers: the bdev has become @size bytes large, and is ready for it. Control thread. */
+void bdev_set_size(struct bdev *b, uint64_t size);
+/*
+ * Has @resized(@b, @arg) called on the control thread whenever a bdev has grown. One observer;
+ * NULL: none.
+ */
+void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg);
 
 /* Opens a channel of @b on the calling reactor. Returns 0 or a negative errno. */
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch);

@@ -39,6 +39,11 @@ static void null_submit(struct bdev_channel *ch, struct bdev_io *io)
 	io->done(io);
 }
 
+static int null_resize(struct bdev *b, uint64_t size, struct err *err)
+{
+	return 0;
+}
+
 static json_t *null_config(const struct bdev *b, const char **method)
 {
 	*method = "bdev_null_create";
@@ -53,6 +58,7 @@ static const struct bdev_ops null_ops = {
 	.channel_open = null_channel_open,
 	.channel_close = null_channel_close,
 	.submit = null_submit,
+	.resize = null_resize,
 	.config = null_config,
 };
 

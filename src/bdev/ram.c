@@ -8,6 +8,10 @@
  * else. Nothing is reserved, so guests could fill devices that are larger together than the host's
  * memory, and the kernel would end the daemon and with it every other guest's disks: such sizes are
  * refused.
+ *
+ * To grow, memory must stay where it is, for reactors are at work in it.  So each device reserves
+ * addresses, and nothing but addresses, for as much as it may ever become: all of the host's
+ * memory.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -31,6 +35,7 @@ static uint64_t total;
 struct bdev_ram {
 	struct bdev bdev;
 	char *data;
+	uint64_t reserved; /* bytes of addresses from data on */
 	size_t page;
 };
 
@@ -38,7 +43,7 @@ static void ram_destroy(struct bdev *b)
 {
 	struct bdev_ram *ram = container_of(b, struct bdev_ram, bdev);
 
-	munmap(ram->data, b->size);
+	munmap(ram->data, ram->reserved);
 	total -= b->size;
 	free(ram);
 }
@@ -95,6 +100,56 @@ static void ram_submit(struct bdev_channel *ch, struct bdev_io *io)
 	io->done(io);
 }
 
+static uint64_t host_memory(const struct bdev_ram *ram)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * ram->page;
+}
+
+/* Whether @more bytes may be added to what ram bdevs have. */
+static int check_fits(const struct bdev_ram *ram, uint64_t more, struct err *err)
+{
+	uint64_t host = host_memory(ram);
+
+	if (more > host || total > host - more)
+		return err_set(err, -ENOMEM,
+			       "ram bdevs of %" PRIu64 " MiB do not fit this host's %" PRIu64
+			       " MiB of memory: choose a smaller size, or a file with \"uring\"",
+			       (total + more) >> 20, host >> 20);
+	return 0;
+}
+
+/* Makes the first @size of the reserved bytes usable; those that were are not touched. */
+static int open_memory(struct bdev_ram *ram, uint64_t size, struct err *err)
+{
+	if (mprotect(ram->data, size, PROT_READ | PROT_WRITE))
+		return err_set(err, -ENOMEM,
+			       "the kernel has no %" PRIu64 " MiB of memory to give: choose a "
+			       "smaller size",
+			       size >> 20);
+	if (madvise(ram->data, size, MADV_HUGEPAGE))
+		log_debug("bdev \"%s\": no huge pages: %s", ram->bdev.name, strerror(errno));
+	return 0;
+}
+
+static int ram_resize(struct bdev *b, uint64_t size, struct err *err)
+{
+	struct bdev_ram *ram = container_of(b, struct bdev_ram, bdev);
+	uint64_t more = size - b->size;
+	int rc = check_fits(ram, more, err);
+
+	if (rc)
+		return rc;
+	if (size > ram->reserved)
+		return err_set(err, -ENOMEM,
+			       "bdev \"%s\" got addresses for %" PRIu64
+			       " MiB when it was made: delete it and create it with its new size",
+			       b->name, ram->reserved >> 20);
+	rc = open_memory(ram, size, err);
+	if (!rc)
+		total += more;
+	return rc;
+}
+
 static json_t *ram_config(const struct bdev *b, const char **method)
 {
 	*method = "bdev_malloc_create";
@@ -109,29 +164,39 @@ static const struct bdev_ops ram_ops = {
 	.channel_open = ram_channel_open,
 	.channel_close = ram_channel_close,
 	.submit = ram_submit,
+	.resize = ram_resize,
 	.config = ram_config,
 };
 
+static char *reserve(uint64_t size)
+{
+	return mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 static int map_memory(struct bdev_ram *ram, uint64_t size, struct err *err)
 {
-	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * ram->page;
+	int rc = check_fits(ram, size, err);
 
-	if (size > host || total > host - size)
-		return err_set(err, -ENOMEM,
-			       "ram bdevs of %" PRIu64 " MiB do not fit this host's %" PRIu64
-			       " MiB of memory: choose a smaller size, or a file with \"uring\"",
-			       (total + size) >> 20, host >> 20);
-	ram->data = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (rc)
+		return rc;
+	ram->reserved = host_memory(ram);
+	ram->data = reserve(ram->reserved);
+	if (ram->data == MAP_FAILED) {
+		/* Where addresses are rationed (RLIMIT_AS) it can do without growing. */
+		ram->reserved = size;
+		ram->data = reserve(size);
+	}
 	if (ram->data == MAP_FAILED)
 		return err_set(err, -ENOMEM,
-			       "the kernel has no %" PRIu64 " MiB of memory to give: choose a "
-			       "smaller size",
+			       "the kernel has no addresses for %" PRIu64 " MiB: choose a smaller "
+			       "size, or raise the limit of the daemon's address space",
 			       size >> 20);
-	if (madvise(ram->data, size, MADV_HUGEPAGE))
-		log_debug("bdev \"%s\": no huge pages: %s", ram->bdev.name, strerror(errno));
-	total += size;
-	return 0;
+	rc = open_memory(ram, size, err);
+	if (rc)
+		munmap(ram->data, ram->reserved);
+	else
+		total += size;
+	return rc;
 }
 
 int bdev_ram_create(const char *name, uint64_t size, uint32_t block_size, struct bdev **out,

@@ -622,6 +622,102 @@ static void test_ram_too_large(void **state)
 	bdev_delete_all();
 }
 
+/* Growing */
+
+static unsigned resized;
+static struct bdev *resized_bdev;
+
+static void count_resized(struct bdev *b, void *arg)
+{
+	assert_ptr_equal(arg, &resized);
+	resized++;
+	resized_bdev = b;
+}
+
+static void test_resize(void **state)
+{
+	struct bdev_channel *ch;
+	struct bdev *b;
+	struct bdev fake;
+	struct err err;
+
+	resized = 0;
+	bdev_on_resize(count_resized, &resized);
+	assert_int_equal(bdev_null_create("x", MIB, 4096, &b, &err), 0);
+	assert_int_equal(bdev_get_size(b), MIB);
+	assert_int_equal(bdev_resize(b, MIB - 4096, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "cannot shrink: choose a larger"));
+	assert_int_equal(bdev_resize(b, 0, &err), -EINVAL);
+	assert_int_equal(bdev_resize(b, MIB + 512, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "multiple of the block size, 4096"));
+	assert_int_equal(bdev_resize(b, 1ULL << 63, &err), -EINVAL);
+	/* To what it is already: nothing happens. */
+	assert_int_equal(bdev_resize(b, MIB, &err), 0);
+	assert_int_equal(resized, 0);
+	assert_int_equal(bdev_get_size(b), MIB);
+	assert_int_equal(bdev_resize(b, (1ULL << 63) - 4096, &err), 0);
+	assert_int_equal(bdev_get_size(b), (1ULL << 63) - 4096);
+	assert_int_equal(resized, 1);
+	assert_ptr_equal(resized_bdev, b);
+	bdev_delete_all();
+
+	/* The size of what is behind is not ours. */
+	ch = fake_open(&fake);
+	assert_int_equal(bdev_resize(&fake, MIB, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "extend that, and leave the size out"));
+	assert_int_equal(resized, 1);
+	bdev_on_resize(NULL, NULL);
+	bdev_channel_close(ch);
+	bdev_delete_all();
+}
+
+static void test_ram_grows(void **state)
+{
+	const uint64_t size = 2 * MIB - 512, grown = 5 * MIB + 512;
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char *data = malloc(grown), *back = malloc(grown);
+	struct bdev_channel *ch;
+	const char *method;
+	struct bdev *b;
+	struct err err;
+	json_t *config;
+
+	assert_int_equal(bdev_ram_create("r", size, 512, &b, &err), 0);
+	assert_int_equal(bdev_channel_open(b, NULL, &ch), 0);
+	memset(data, 0, grown);
+	test_fill(data, 0, size, 3);
+	assert_int_equal(ram_io(ch, BDEV_WRITE, 0, data, size), 0);
+	assert_int_equal(ram_io(ch, BDEV_WRITE, size, data, 512), -EINVAL);
+	assert_int_equal(bdev_resize(b, grown, &err), 0);
+	assert_int_equal(ram_io(ch, BDEV_READ, 0, back, grown), 0);
+	assert_memory_equal(back, data, grown);
+	test_fill(data + size, size, grown - size, 4);
+	assert_int_equal(ram_io(ch, BDEV_WRITE, size, data + size, grown - size), 0);
+	assert_int_equal(ram_io(ch, BDEV_READ, 0, back, grown), 0);
+	assert_memory_equal(back, data, grown);
+	assert_int_equal(ram_io(ch, BDEV_READ, grown, back, 512), -EINVAL);
+
+	config = b->ops->config(b, &method);
+	assert_int_equal(json_integer_value(json_object_get(config, "num_blocks")), grown / 512);
+	json_decref(config);
+	/* More than the host has, alone or together; what it has got counts. */
+	assert_int_equal(bdev_resize(b, (host + MIB) & ~511ULL, &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "choose a smaller size"));
+	assert_int_equal(bdev_get_size(b), grown);
+	assert_int_equal(bdev_ram_create("s", (host / 4 * 3) & ~511ULL, 512, NULL, &err), 0);
+	assert_int_equal(bdev_resize(b, (host / 2) & ~511ULL, &err), -ENOMEM);
+	assert_int_equal(bdev_delete("s", &err), 0);
+	assert_int_equal(bdev_resize(b, (host / 2) & ~511ULL, &err), 0);
+	assert_int_equal(bdev_ram_create("s", (host / 4 * 3) & ~511ULL, 512, NULL, &err), -ENOMEM);
+	bdev_channel_close(ch);
+	/* All is given back. */
+	bdev_delete_all();
+	assert_int_equal(bdev_ram_create("s", (host - MIB) & ~511ULL, 512, NULL, &err), 0);
+	bdev_delete_all();
+	free(data);
+	free(back);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -640,6 +736,8 @@ int main(void)
 		cmocka_unit_test(test_ram_erases),
 		cmocka_unit_test(test_ram_gives_memory_back),
 		cmocka_unit_test(test_ram_too_large),
+		cmocka_unit_test(test_resize),
+		cmocka_unit_test(test_ram_grows),
 	};
 
 	return cmocka_run_group_tests_name("bdev", tests, NULL, NULL);
