@@ -204,9 +204,22 @@ disk_count() { # read|write|flush requests|bytes|errors
 	sluice --json stat | tr -d ' \n' | sed -n "s/.*\"$1\":{\([^{]*\).*/{\1/p" | json "$2"
 }
 
+# What sluiced counts for a guest's disk: an expression of jq on the disk's object.
+vbd_stat() { # GUEST EXPRESSION
+	sluice --json stat | jq -r --argjson domid "$(xl domid "$1")" \
+		".[] | select(.domid == \$domid) | $2"
+}
+
+# The same for what sluiced says of the disk's state.
+vbd_state() { # GUEST EXPRESSION
+	sluice --json list | jq -r --argjson domid "$(xl domid "$1")" \
+		".[] | select(.domid == \$domid) | $2"
+}
+
 # ---- guests ----
 
-# Creates a guest, whose script (the scenario's guest.sh) learns its ROLE by `role`.
+# Creates a guest, whose script (the scenario's guest.sh) learns its ROLE by `role`.  guest_vcpus and
+# guest_memory (MiB) say how large.
 create_guest() { # NAME pv|pvh ROLE DISK...
 	guest_name=$1 guest_type=$2 guest_role=$3
 	shift 3
@@ -217,8 +230,8 @@ create_guest() { # NAME pv|pvh ROLE DISK...
 		echo 'kernel="/guest/vmlinux"'
 		echo 'ramdisk="/run/guest.initrd"'
 		echo "extra=\"console=hvc0 quiet panic=-1 role=$guest_role\""
-		echo 'memory=384'
-		echo 'vcpus=1'
+		echo "memory=${guest_memory:-384}"
+		echo "vcpus=${guest_vcpus:-1}"
 		echo 'cpus="1"'
 		echo 'on_reboot="destroy"'
 		echo 'on_crash="destroy"'

@@ -40,12 +40,14 @@ load() { # KEY ARGUMENT...
 }
 
 # The same in two halves: the load runs in the background, until it has done its work or
-# `stop_load KEY` asks it to end.
+# `stop_load KEY` asks it to end.  load_cpu pins it to a processor.
 start_load() { # KEY ARGUMENT...
 	load_key=$1
 	shift
 	(
-		blkload "$@" >"/run/$load_key.out" 2>"/run/$load_key.err" &
+		set -- blkload "$@"
+		[ -z "${load_cpu:-}" ] || set -- taskset "$((1 << load_cpu))" "$@"
+		"$@" >"/run/$load_key.out" 2>"/run/$load_key.err" &
 		echo $! >"/run/$load_key.pid"
 		wait $!
 		echo $? >"/run/$load_key.status"
