@@ -59,8 +59,6 @@ uint64_t host_now_ms(void)
 	return clock_now_ns() / NSEC_PER_MSEC;
 }
 
-/* A root that looks like a PV dom0's */
-
 void host_make_dirs(const char *path)
 {
 	char part[256];
@@ -89,16 +87,14 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 	return remove(path);
 }
 
-static void remove_root(const struct host *h)
+void host_remove_root(const struct host *h)
 {
 	if (nftw(h->root, remove_one, 8, FTW_DEPTH | FTW_PHYS))
 		die("cannot remove %s: %s", h->root, strerror(errno));
 }
 
-void host_create(struct host *h)
+void host_make_root(struct host *h)
 {
-	memset(h, 0, sizeof(*h));
-	double_init();
 	strcpy(h->root, "/tmp/sluice-hosted-XXXXXX");
 	if (!mkdtemp(h->root))
 		die("mkdtemp: %s", strerror(errno));
@@ -106,6 +102,13 @@ void host_create(struct host *h)
 	host_write_file(h, "/sys/hypervisor/guest_type", "PV\n");
 	host_write_file(h, "/dev/xen/evtchn", "");
 	host_write_file(h, "/dev/xen/gntdev", "");
+}
+
+void host_create(struct host *h)
+{
+	memset(h, 0, sizeof(*h));
+	double_init();
+	host_make_root(h);
 	/* What hostile guests provoke is said once too often for a test's log. */
 	log_set_level(getenv("SLUICE_TEST_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	if (reactor_create("control", -1, NULL, &h->control) || reactor_start(h->control))
@@ -132,7 +135,7 @@ unsigned host_destroy(struct host *h)
 	xs_close(h->xs);
 	leaks = double_leaks();
 	double_fini();
-	remove_root(h);
+	host_remove_root(h);
 	return leaks;
 }
 

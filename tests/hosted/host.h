@@ -45,6 +45,9 @@ struct instance_opts {
 void host_create(struct host *h);
 /* Ends what still runs. Returns how many things were left over (double_leaks()). */
 unsigned host_destroy(struct host *h);
+/* Makes the host's root, a folder that looks like a PV dom0's, and removes it. */
+void host_make_root(struct host *h);
+void host_remove_root(const struct host *h);
 /* Writes a file below the host's root; makes the directories that @path, absolute, needs. */
 void host_write_file(const struct host *h, const char *name, const char *text);
 void host_make_dirs(const char *path);
