@@ -162,6 +162,9 @@ int bdev_delete(const char *name, struct err *err);
 /* Destroys all; for the daemon's end. None may be claimed. */
 void bdev_delete_all(void);
 
+/* @b as a bdev of 512-byte blocks, to open channels on; what is claimed is @b itself. */
+struct bdev *bdev_sectors(struct bdev *b);
+
 /*
  * Claims @b for one user (a virtual disk). A second claim is refused (-EBUSY) unless both asked to
  * share, by @shared or because the bdev was created shared. -EROFS: @write on a read-only bdev.

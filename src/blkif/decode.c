@@ -61,6 +61,24 @@ static enum blkif_status decode_indirect(const struct blkif_layout *layout, cons
 	return decode_rw(limits, req, inner);
 }
 
+static enum blkif_status decode_discard(const struct blkif_layout *layout, const uint8_t *slot,
+					const struct blkif_limits *limits,
+					struct blkif_request *req)
+{
+	req->kind = BLKIF_KIND_DISCARD;
+	req->secure = get_u8(slot, BLKIF_REQ_DISCARD_FLAG) & BLKIF_DISCARD_SECURE;
+	req->sector = get_u64(slot, layout->sector);
+	req->sectors = get_u64(slot, layout->discard_sectors);
+	/* Only what was offered: EOPNOTSUPP makes Linux do without from then on. */
+	if (!limits->discard || (req->secure && !limits->secure_discard))
+		return BLKIF_EOPNOTSUPP;
+	/* In this order nothing can overflow. */
+	if (!req->sectors || req->sectors > limits->sectors ||
+	    req->sector > limits->sectors - req->sectors)
+		return BLKIF_ERROR;
+	return BLKIF_OKAY;
+}
+
 enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const void *slot_bytes,
 				       const struct blkif_limits *limits, struct blkif_request *req,
 				       struct blkif_wire_segment *segments)
@@ -73,8 +91,11 @@ enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const 
 	switch (req->operation) {
 	case BLKIF_INDIRECT:
 		return decode_indirect(layout, slot, limits, req);
+	case BLKIF_DISCARD:
+		return decode_discard(layout, slot, limits, req);
 	case BLKIF_READ:
 	case BLKIF_WRITE:
+	case BLKIF_WRITE_BARRIER:
 	case BLKIF_FLUSH_DISKCACHE:
 		break;
 	default:
@@ -87,19 +108,27 @@ enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const 
 		return BLKIF_ERROR;
 	memcpy(segments, slot + layout->segments, req->nr_segments * sizeof(segments[0]));
 
-	if (req->operation != BLKIF_FLUSH_DISKCACHE) {
+	if (req->operation == BLKIF_READ || req->operation == BLKIF_WRITE) {
 		if (!req->nr_segments)
 			return BLKIF_ERROR;
 		return decode_rw(limits, req, req->operation);
 	}
-	if (!limits->flush)
+	if (req->operation == BLKIF_WRITE_BARRIER) {
+		if (!limits->barrier)
+			return BLKIF_EOPNOTSUPP;
+		/* When it is answered all is durable, itself included: frontends take it for FUA.
+		 */
+		req->barrier = true;
+		req->postflush = true;
+	} else if (!limits->flush) {
 		return BLKIF_EOPNOTSUPP;
+	}
 	if (!req->nr_segments) {
+		req->postflush = false;
 		req->kind = BLKIF_KIND_FLUSH;
 		return BLKIF_OKAY;
 	}
-	/* A flush that carries data: what was written before is flushed first, then this is
-	 * written. */
+	/* With data: what was written before is flushed first, then this is written. */
 	req->preflush = true;
 	return decode_rw(limits, req, BLKIF_WRITE);
 }

@@ -21,13 +21,18 @@ struct blkif_limits {
 	uint64_t sectors;
 	uint16_t max_indirect_segments; /* as advertised, at most BLKIF_MAX_SEGMENTS; 0: none */
 	bool readonly;
-	bool flush; /* FLUSH_DISKCACHE was advertised */
+	/* What was advertised: FLUSH_DISKCACHE, WRITE_BARRIER, DISCARD, and its flag SECURE. */
+	bool flush;
+	bool barrier;
+	bool discard;
+	bool secure_discard;
 };
 
 enum blkif_kind {
 	BLKIF_KIND_READ,
 	BLKIF_KIND_WRITE,
 	BLKIF_KIND_FLUSH,
+	BLKIF_KIND_DISCARD,
 	BLKIF_KINDS,
 };
 
@@ -35,11 +40,16 @@ struct blkif_request {
 	uint64_t id;
 	uint8_t operation; /* what the response must carry: of an INDIRECT the inner one */
 	enum blkif_kind kind;
-	bool preflush; /* a WRITE that a flush must precede */
+	bool preflush;  /* a WRITE that a flush must precede */
+	bool postflush; /* and one that a flush must follow */
+	/* What came before it on its ring ends before it begins; what comes after begins then. */
+	bool barrier;
+	bool secure;   /* a DISCARD that has to erase */
 	bool indirect; /* its segments are in the page that indirect_gref names */
 	uint16_t nr_segments;
 	uint32_t indirect_gref;
 	uint64_t sector;
+	uint64_t sectors; /* of a DISCARD, its range checked */
 };
 
 /*
@@ -53,8 +63,7 @@ enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const 
 
 /*
  * Checks the segments of a READ or WRITE and its range. Returns BLKIF_OKAY and the request's length
- * in
- * *@bytes, or the status to answer with. @segments is private memory.
+ * in *@bytes, or the status to answer with. @segments is private memory.
  */
 enum blkif_status blkif_decode_segments(const struct blkif_request *req,
 					const struct blkif_wire_segment *segments,

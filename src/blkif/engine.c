@@ -2,7 +2,9 @@
 #include "blkif/engine.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "blkif/io.h"
@@ -23,6 +25,7 @@ struct blkif_engine {
 	struct list finished;
 	struct list out;
 	struct list answer;
+	bool feed;        /* starved queues are to be looked at, whatever else there is to do */
 	struct list push; /* queues with responses that nobody can see yet */
 };
 
@@ -39,7 +42,15 @@ static size_t unfilled(const struct blkif_queue *q, size_t held)
 	return held < q->reserve ? q->reserve - held : 0;
 }
 
-/* Takes @n pages of the queue's reserve and the shared ones, or none: others' reserves are left. */
+static size_t beyond(const struct blkif_queue *q, size_t held)
+{
+	return held > q->reserve ? held - q->reserve : 0;
+}
+
+/*
+ * Takes @n pages of the queue's reserve and the shared ones, or none: others' reserves are left,
+ * and the guest has no more of the shared ones than it may.
+ */
 static bool hold_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
 {
 	size_t reserved = e->unfilled - unfilled(q, q->held) + unfilled(q, q->held + n);
@@ -47,29 +58,39 @@ static bool hold_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
 	/* The pool keeps the reserve of queues that have gone, for those that come. */
 	if (e->pages.free < n + reserved + (e->reserve_max - e->reserved))
 		return false;
+	if (!blkif_quota_take(&q->opts.guest->bounce, beyond(q, q->held + n) - beyond(q, q->held)))
+		return false;
 	e->unfilled = reserved;
 	q->held += n;
 	return true;
+}
+
+static void drop_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
+{
+	blkif_quota_put(&q->opts.guest->bounce, beyond(q, q->held) - beyond(q, q->held - n));
+	e->unfilled += unfilled(q, q->held - n) - unfilled(q, q->held);
+	q->held -= n;
 }
 
 /* Gives the request all it may need, at once: so no two can wait for each other. */
 static bool acquire_memory(struct blkif_engine *e, struct blkif_io *io)
 {
 	struct blkif_indirect_refs *refs;
-	size_t pages = (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
+	size_t pages = 0, meta = io->req.indirect ? BLKIF_INDIRECT_META_PAGES : 0;
 
-	if (!io->req.indirect) {
-		if (!hold_pages(e, io->queue, pages))
-			return false;
-		io->segments = io->direct_segments;
-		io->pages = io->direct_pages;
-		io->iov = io->direct_iov;
-	} else {
-		/* Its length is not known yet, but no segment is longer than a page. */
-		pages = io->req.nr_segments;
-		if (!hold_pages(e, io->queue, pages + BLKIF_INDIRECT_META_PAGES))
-			return false;
+	/* The length of an indirect one is not known yet, but no segment is longer than a page. */
+	if (io->copy)
+		pages = io->req.indirect
+				? io->req.nr_segments
+				: (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
+	if (!hold_pages(e, io->queue, pages + meta))
+		return false;
+	io->segments = io->direct_segments;
+	io->pages = io->direct_pages;
+	io->iov = io->direct_iov;
+	if (io->req.indirect) {
 		page_pool_take(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
+		io->has_meta = true;
 		refs = io->meta[0];
 		io->segments = refs->segments;
 		io->pages = refs->pages;
@@ -80,21 +101,37 @@ static bool acquire_memory(struct blkif_engine *e, struct blkif_io *io)
 	return true;
 }
 
-static void release_memory(struct blkif_engine *e, struct blkif_io *io)
+static void unmap_data(struct blkif_engine *e, struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
-	size_t n = io->nr_pages;
+	uint64_t now_ns;
 
-	if (!n)
-		return;
-	page_pool_put(&e->pages, io->pages, n);
-	if (io->req.indirect) {
-		page_pool_put(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
-		n += BLKIF_INDIRECT_META_PAGES;
+	if (io->way == BLKIF_MAPPED) {
+		e->share->ops->unmap(e->share, io->pages[0], io->nr_pages);
+		blkif_quota_put(&q->opts.guest->maps, io->nr_pages);
+	} else {
+		now_ns = clock_now_ns();
+		while (io->nr_pages)
+			blkif_maps_put(&q->maps, io->pages[--io->nr_pages], now_ns);
 	}
+	io->way = BLKIF_COPIED;
 	io->nr_pages = 0;
-	e->unfilled += unfilled(q, q->held - n) - unfilled(q, q->held);
-	q->held -= n;
+}
+
+void blkif_engine_release(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (io->way != BLKIF_COPIED)
+		unmap_data(e, io);
+	if (io->nr_pages) {
+		page_pool_put(&e->pages, io->pages, io->nr_pages);
+		drop_pages(e, io->queue, io->nr_pages);
+		io->nr_pages = 0;
+	}
+	if (io->has_meta) {
+		page_pool_put(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
+		drop_pages(e, io->queue, BLKIF_INDIRECT_META_PAGES);
+		io->has_meta = false;
+	}
 }
 
 int blkif_engine_add_queue(struct blkif_engine *e, struct blkif_queue *q)
@@ -162,6 +199,126 @@ static void build_iov(struct blkif_io *io)
 	io->bio.iovcnt = n;
 }
 
+/*
+ * Mapping
+ *
+ * A mapped request's data stays where it is: the device is given the guest's own pages. Whatever
+ * stands against it (a page that cannot be mapped, pieces that the device does not take, the
+ * guest's quota) is no error: the request is copied instead, and then it shows whether its
+ * references are good.
+ */
+
+/* Whether the device takes the segments as they lie in the guest's pages. */
+static bool can_map(const struct blkif_io *io)
+{
+	const struct bdev_limits *limits = &io->queue->opts.bdev->limits;
+
+	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
+		return false;
+	for (unsigned i = 0; i < io->req.nr_segments; i++)
+		if (io->segments[i].first_sect * BLKIF_SECTOR_SIZE & (limits->mem_align - 1))
+			return false;
+	return true;
+}
+
+static bool map_for_now(struct blkif_engine *e, struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+	uint32_t refs[BLKIF_MAX_SEGMENTS];
+	unsigned i = 0, nr = io->req.nr_segments;
+
+	if (!blkif_quota_take(&q->opts.guest->maps, nr))
+		return false;
+	do /* there is at least one */
+		refs[i] = io->segments[i].gref;
+	while (++i < nr);
+	io->pages[0] = e->share->ops->map(e->share, q->opts.peer, refs, nr,
+					  io->req.kind == BLKIF_KIND_READ);
+	if (!io->pages[0]) {
+		blkif_quota_put(&q->opts.guest->maps, nr);
+		return false;
+	}
+	io->way = BLKIF_MAPPED;
+	io->nr_pages = (uint16_t)nr;
+	return true;
+}
+
+static bool map_to_stay(struct blkif_engine *e, struct blkif_io *io)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	io->way = BLKIF_PERSISTENT;
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		struct blkif_map *map =
+			blkif_maps_get(&io->queue->maps, io->segments[i].gref, now_ns);
+
+		if (!map) {
+			unmap_data(e, io);
+			return false;
+		}
+		io->pages[io->nr_pages++] = map;
+	}
+	return true;
+}
+
+/* Maps the request's pages and makes pieces of its segments; false: it has to be copied. */
+static bool map_data(struct blkif_engine *e, struct blkif_io *io)
+{
+	int n = 0;
+
+	if (!can_map(io))
+		return false;
+	if (io->queue->opts.sharing == BLKIF_SHARE_MAP ? !map_for_now(e, io) : !map_to_stay(e, io))
+		return false;
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+		struct iovec *last = n ? &io->iov[n - 1] : NULL;
+		char *page = io->way == BLKIF_MAPPED
+				     ? (char *)io->pages[0] + (size_t)i * BLKIF_PAGE_SIZE
+				     : ((struct blkif_map *)io->pages[i])->addr;
+		char *base = page + seg->first_sect * BLKIF_SECTOR_SIZE;
+		size_t len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE;
+
+		if (last && (char *)last->iov_base + last->iov_len == base)
+			last->iov_len += len;
+		else
+			io->iov[n++] = (struct iovec){.iov_base = base, .iov_len = len};
+	}
+	io->bio.iov = io->iov;
+	io->bio.iovcnt = n;
+	return true;
+}
+
+static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io);
+
+/* From the beginning, with what it needs for that, as if it had just come. */
+static void copy_instead(struct blkif_engine *e, struct blkif_io *io)
+{
+	blkif_engine_release(e, io);
+	io->copy = true;
+	take_memory_and_begin(e, io);
+}
+
+/* How much of a DISCARD is asked of the device next: at most what it takes, to a whole granule. */
+static void next_discard(struct blkif_io *io)
+{
+	const struct bdev_limits *limits = &io->queue->opts.bdev->limits;
+	struct bdev_io *bio = &io->bio;
+	uint64_t end = (io->req.sector + io->req.sectors) * BLKIF_SECTOR_SIZE;
+	uint64_t over;
+
+	bio->len = end - bio->offset;
+	if (!limits->discard_max || bio->len <= limits->discard_max)
+		return;
+	bio->len = limits->discard_max;
+	if (limits->discard_granularity) {
+		over = (bio->offset + bio->len - limits->discard_alignment) %
+		       limits->discard_granularity;
+		if (over < bio->len)
+			bio->len -= over;
+	}
+}
+
 /* The segments are known and good: builds the bdev's io and sends the request on its way. */
 static void route(struct blkif_engine *e, struct blkif_io *io)
 {
@@ -170,18 +327,35 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 	bio->done = bio_done;
 	bio->iov = NULL;
 	bio->iovcnt = 0;
-	bio->offset = 0;
-	bio->len = 0;
-	if (io->req.kind == BLKIF_KIND_FLUSH) {
-		bio->op = BDEV_FLUSH;
-		stage(&e->submit, io);
-		return;
-	}
-	bio->op = io->req.kind == BLKIF_KIND_READ ? BDEV_READ : BDEV_WRITE;
 	bio->offset = io->req.sector * BLKIF_SECTOR_SIZE;
 	bio->len = io->bytes;
-	build_iov(io);
-	stage(bio->op == BDEV_WRITE ? &e->in : &e->submit, io);
+	bio->secure = io->req.secure;
+	switch (io->req.kind) {
+	case BLKIF_KIND_FLUSH:
+		bio->op = BDEV_FLUSH;
+		bio->offset = 0;
+		bio->len = 0;
+		break;
+	case BLKIF_KIND_DISCARD:
+		bio->op = BDEV_DISCARD;
+		io->bytes = io->req.sectors * BLKIF_SECTOR_SIZE;
+		next_discard(io);
+		break;
+	default:
+		bio->op = io->req.kind == BLKIF_KIND_READ ? BDEV_READ : BDEV_WRITE;
+		if (!io->copy && !map_data(e, io)) {
+			copy_instead(e, io);
+			return;
+		}
+		if (io->way != BLKIF_COPIED)
+			break;
+		build_iov(io);
+		if (bio->op == BDEV_WRITE) {
+			stage(&e->in, io);
+			return;
+		}
+	}
+	stage(&e->submit, io);
 }
 
 /* The request has its memory. */
@@ -199,8 +373,18 @@ static void starve(struct blkif_engine *e, struct blkif_io *io)
 	struct blkif_queue *q = io->queue;
 
 	stage(&q->starved, io);
+	q->nr_starved++;
+	q->stats.starved++;
 	if (list_empty(&q->starved_node))
 		list_add_tail(&e->starved, &q->starved_node);
+}
+
+static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (list_empty(&io->queue->starved) && acquire_memory(e, io))
+		begin(e, io);
+	else
+		starve(e, io);
 }
 
 void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io)
@@ -208,12 +392,25 @@ void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io)
 	reactor_poller_wake(&e->poller);
 	if (io->status != BLKIF_OKAY)
 		stage(&e->answer, io);
-	else if (io->req.kind == BLKIF_KIND_FLUSH)
+	else if (!io->req.nr_segments)
 		route(e, io);
-	else if (list_empty(&io->queue->starved) && acquire_memory(e, io))
-		begin(e, io);
 	else
-		starve(e, io);
+		take_memory_and_begin(e, io);
+}
+
+void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail)
+{
+	reactor_poller_wake(&e->poller);
+	if (fail)
+		answer_with(e, io, BLKIF_ERROR);
+	else
+		stage(&e->submit, io);
+}
+
+void blkif_engine_wake(struct blkif_engine *e)
+{
+	e->feed = true;
+	reactor_poller_wake(&e->poller);
 }
 
 /* Queues in turn, one request each, until no queue's next can have what it needs. */
@@ -226,19 +423,40 @@ static void feed_starved(struct blkif_engine *e)
 		struct blkif_queue *q = list_entry(pos, struct blkif_queue, starved_node);
 		struct blkif_io *io = list_entry(q->starved.next, struct blkif_io, node);
 
-		if (!acquire_memory(e, io)) {
+		if (q->paused || !acquire_memory(e, io)) {
 			list_add_tail(&stuck, &q->starved_node);
 			continue;
 		}
 		list_del(&io->node);
+		q->nr_starved--;
 		begin(e, io);
-		if (!list_empty(&q->starved))
+		/* It may be back among them by itself, to be copied and not mapped. */
+		if (!list_empty(&q->starved) && list_empty(&q->starved_node))
 			list_add_tail(&e->starved, &q->starved_node);
 	}
 	list_splice_tail(&e->starved, &stuck);
 }
 
 /* Sharing */
+
+/* A frontend that grants persistently does so with its indirect pages, too. */
+static bool read_indirect_page(struct blkif_io *io, uint16_t len)
+{
+	struct blkif_queue *q = io->queue;
+	uint64_t now_ns = clock_now_ns();
+	struct blkif_map *map;
+
+	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy)
+		return false;
+	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_ns);
+	if (!map)
+		return false;
+	/* Copied once, and judged as a copy. */
+	memcpy(io->segments, map->addr, len);
+	atomic_signal_fence(memory_order_seq_cst);
+	blkif_maps_put(&q->maps, map, now_ns);
+	return true;
+}
 
 static void add_indirect_page(struct blkif_engine *e, struct blkif_io *io)
 {
@@ -250,7 +468,8 @@ static void add_indirect_page(struct blkif_engine *e, struct blkif_io *io)
 		.status = &io->share_status,
 	};
 
-	e->share->ops->copy_in(e->share, &piece);
+	if (!read_indirect_page(io, piece.len))
+		e->share->ops->copy_in(e->share, &piece);
 }
 
 /* The data of all segments, packed: local memory has no gaps, whatever the guest's pages have. */
@@ -288,17 +507,20 @@ static void add_data(struct blkif_engine *e, struct blkif_io *io,
 static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
 {
 	enum blkif_status status;
+	uint32_t bytes = 0;
 
 	if (io->share_status) {
 		answer_with(e, io, BLKIF_ERROR);
 		return;
 	}
-	status = blkif_decode_segments(&io->req, io->segments, &io->queue->opts.limits, &io->bytes);
+	status = blkif_decode_segments(&io->req, io->segments, &io->queue->opts.limits, &bytes);
+	io->bytes = bytes;
 	if (status != BLKIF_OKAY) {
 		io->refused = true;
 		answer_with(e, io, status);
 		return;
 	}
+	blkif_queue_charge(io->queue, io, clock_now_ns());
 	route(e, io);
 }
 
@@ -358,6 +580,51 @@ static void submit_all(struct blkif_engine *e)
 	}
 }
 
+static void device_failed(struct blkif_engine *e, struct blkif_io *io)
+{
+	int error = io->bio.result;
+
+	log_limited(io->queue->opts.log_limit, LOG_LEVEL_WARNING,
+		    "%s: the device failed a request at sector %lu: %s", io->queue->label,
+		    (unsigned long)io->req.sector, strerror(-error));
+	if (!blkif_queue_park(io->queue, io, error))
+		answer_with(e, io, error == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP : BLKIF_ERROR);
+}
+
+/* The device has done what it was asked: the next step of the request. */
+static void device_done(struct blkif_engine *e, struct blkif_io *io)
+{
+	struct bdev_io *bio = &io->bio;
+
+	if (io->req.preflush) {
+		io->req.preflush = false;
+		bio->op = BDEV_WRITE;
+		bio->offset = io->req.sector * BLKIF_SECTOR_SIZE;
+		bio->len = io->bytes;
+		stage(&e->submit, io);
+		return;
+	}
+	if (bio->op == BDEV_WRITE && io->req.postflush) {
+		bio->op = BDEV_FLUSH;
+		bio->offset = 0;
+		bio->len = 0;
+		stage(&e->submit, io);
+		return;
+	}
+	if (bio->op == BDEV_DISCARD) {
+		bio->offset += bio->len;
+		if (bio->offset < (io->req.sector + io->req.sectors) * BLKIF_SECTOR_SIZE) {
+			next_discard(io);
+			stage(&e->submit, io);
+			return;
+		}
+	}
+	if (io->req.kind == BLKIF_KIND_READ && io->way == BLKIF_COPIED)
+		stage(&e->out, io);
+	else
+		answer_with(e, io, BLKIF_OKAY);
+}
+
 static void take_back_finished(struct blkif_engine *e)
 {
 	struct list finished = LIST_INIT(finished);
@@ -367,24 +634,10 @@ static void take_back_finished(struct blkif_engine *e)
 	while ((pos = list_pop(&finished))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 
-		if (io->bio.result < 0) {
-			log_limited(io->queue->opts.log_limit, LOG_LEVEL_WARNING,
-				    "%s: the device failed a request at sector %lu: errno %d",
-				    io->queue->label, (unsigned long)io->req.sector,
-				    -io->bio.result);
-			answer_with(e, io,
-				    io->bio.result == -EOPNOTSUPP ? BLKIF_EOPNOTSUPP : BLKIF_ERROR);
-		} else if (io->req.preflush) {
-			io->req.preflush = false;
-			io->bio.op = BDEV_WRITE;
-			io->bio.offset = io->req.sector * BLKIF_SECTOR_SIZE;
-			io->bio.len = io->bytes;
-			stage(&e->submit, io);
-		} else if (io->req.kind == BLKIF_KIND_READ) {
-			stage(&e->out, io);
-		} else {
-			answer_with(e, io, BLKIF_OKAY);
-		}
+		if (io->bio.result < 0)
+			device_failed(e, io);
+		else
+			device_done(e, io);
 	}
 }
 
@@ -400,7 +653,8 @@ static void answer_all(struct blkif_engine *e)
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 		struct blkif_queue *q = io->queue;
 
-		release_memory(e, io);
+		/* First of all: a response says that the guest's pages are its own again. */
+		blkif_engine_release(e, io);
 		blkif_queue_answer(q, io, now_ns);
 		if (list_empty(&q->node))
 			list_add_tail(&e->push, &q->node);
@@ -413,7 +667,8 @@ static bool has_work(const struct blkif_engine *e)
 {
 	/* The starved wait for pages, which come back with the requests that have them. */
 	return !list_empty(&e->fetch) || !list_empty(&e->in) || !list_empty(&e->submit) ||
-	       !list_empty(&e->finished) || !list_empty(&e->out) || !list_empty(&e->answer);
+	       !list_empty(&e->finished) || !list_empty(&e->out) || !list_empty(&e->answer) ||
+	       e->feed;
 }
 
 static int engine_poll(struct poller *p)
@@ -426,6 +681,7 @@ static int engine_poll(struct poller *p)
 	share_all(e);
 	submit_all(e);
 	answer_all(e);
+	e->feed = false;
 	feed_starved(e);
 	return 1;
 }
@@ -484,4 +740,9 @@ void blkif_engine_stop(struct blkif_engine *e)
 struct reactor *blkif_engine_reactor(const struct blkif_engine *e)
 {
 	return e->reactor;
+}
+
+struct share *blkif_engine_share(const struct blkif_engine *e)
+{
+	return e->share;
 }

@@ -8,6 +8,7 @@
 
 #include "base/page_pool.h"
 #include "blkif/engine.h"
+#include "blkif/maps.h"
 #include "blkif/queue.h"
 #include "blkif/share.h"
 
@@ -25,16 +26,27 @@ static_assert(sizeof(struct blkif_indirect_iov) <= PAGE_POOL_PAGE_SIZE, "one pag
 static_assert((int)BLKIF_MAX_SEGMENTS <= (int)BLKIF_SEGMENTS_PER_INDIRECT_PAGE,
 	      "one indirect page");
 
+/* How a request's data is reached. */
+enum blkif_io_way {
+	BLKIF_COPIED,    /* through bounce pages: pages[] are those */
+	BLKIF_MAPPED,    /* mapped for this request: pages[0] is where */
+	BLKIF_PERSISTENT /* mapped to stay: pages[] are struct blkif_map */
+};
+
 struct blkif_io {
-	struct list node; /* in a stage of the engine's, or in its queue's free list */
+	struct list node; /* in a stage of the engine's, or in one of its queue's lists */
 	struct blkif_queue *queue;
 	struct blkif_request req;
 	enum blkif_status status;
 	bool refused;     /* it never reached the device */
 	int share_status; /* 0, or the errno of a copy that failed */
-	uint32_t bytes;
-	uint16_t nr_pages; /* data pages it holds */
+	uint64_t bytes;
+	enum blkif_io_way way;
+	bool copy;         /* mapping has failed: it is copied */
+	bool has_meta;     /* it holds meta pages */
+	uint16_t nr_pages; /* entries of pages[] */
 	uint64_t taken_ns;
+	uint64_t failed_ns; /* when the device failed it first; 0: never */
 	struct bdev_io bio;
 	/* These point to what follows, or to the meta pages of an indirect request. */
 	struct blkif_wire_segment *segments;
@@ -54,21 +66,45 @@ struct blkif_queue {
 	struct bdev_channel *channel;
 	struct list free; /* of ios */
 	struct list node; /* in the engine's list of rings to push, or empty */
+
 	/* Bounce pages: what it holds, and what it can always have. */
 	size_t held;
 	size_t reserve;
-	struct list starved;      /* ios that wait for pages */
+	struct list starved; /* ios that wait for pages */
+	uint32_t nr_starved;
 	struct list starved_node; /* in the engine's list of such queues, or empty */
+	struct blkif_maps maps;   /* BLKIF_SHARE_PERSISTENT only */
+	struct reactor_timer expire;
+	bool expiring; /* the timer runs */
+
+	/* Why nothing is taken from the ring; see queue_is_shut(). */
+	bool broken;
+	bool stopping;
+	bool paused;
+	struct blkif_io *barrier; /* the last that was taken; all others end before it begins */
+	bool barrier_begun;
+	bool throttled;
+	struct reactor_timer throttle;
+
 	/* Rings since the last request; too many in vain, and the doorbell stays disarmed a while.
 	 */
 	uint32_t empty_rings;
+	bool rung; /* and nothing was found yet */
 	struct reactor_timer calm;
 	bool calmed;
-	bool broken;
-	bool stopping;
+
+	/* What the device has failed, and is to be tried again. */
+	struct list parked;
+	uint32_t nr_parked;
+	uint32_t nr_failed; /* ios that have failed at least once: parked, or at the device again */
+	struct reactor_timer retry;
+
 	uint32_t in_flight;
+	bool keep; /* stopping: what cannot be finished is given back to the ring */
 	void (*stopped)(void *arg);
 	void *stopped_arg;
+	void (*quiet)(void *arg); /* pausing: to be told */
+	void *quiet_arg;
 	struct blkif_stats stats;
 	struct blkif_io ios[]; /* one a slot, as the ledger */
 };
@@ -80,10 +116,24 @@ void blkif_engine_remove_queue(struct blkif_engine *e, struct blkif_queue *q);
 /* Engine: takes on an io that was decoded; io->status says whether it is to be served or refused.
  */
 void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
+/* Engine: gives an io that was parked to the device again, or (@fail) answers it with an error. */
+void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail);
+/* Engine: takes the memory and mappings of an io back. */
+void blkif_engine_release(struct blkif_engine *e, struct blkif_io *io);
+/* Engine: looks again at requests that wait for memory. */
+void blkif_engine_wake(struct blkif_engine *e);
+struct share *blkif_engine_share(const struct blkif_engine *e);
 
+/*
+ * Queue: the device has failed the io. Returns whether the queue keeps it to try again; else it has
+ * to be answered.
+ */
+bool blkif_queue_park(struct blkif_queue *q, struct blkif_io *io, int error);
 /* Queue: writes the io's response to the ring and takes the io back. Pushes nothing. */
 void blkif_queue_answer(struct blkif_queue *q, struct blkif_io *io, uint64_t now_ns);
 /* Queue: pushes what was answered, and notifies the frontend if it wants that. */
 void blkif_queue_push(struct blkif_queue *q);
+/* Queue: charges the io's bytes, known only now, to the disk's limit. */
+void blkif_queue_charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t now_ns);
 
 #endif

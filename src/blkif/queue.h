@@ -17,6 +17,8 @@
 #include "bdev/bdev.h"
 #include "blkif/decode.h"
 #include "blkif/doorbell.h"
+#include "blkif/guest.h"
+#include "blkif/limiter.h"
 #include "blkif/ring.h"
 
 struct blkif_engine;
@@ -33,9 +35,23 @@ struct blkif_ledger_entry {
 	uint32_t reserved[3];
 };
 
+/* How the guest's data pages are reached. */
+enum blkif_sharing {
+	BLKIF_SHARE_COPY,       /* copied to and from bounce pages; never mapped */
+	BLKIF_SHARE_MAP,        /* mapped for the time of each request */
+	BLKIF_SHARE_PERSISTENT, /* mapped, and kept: the frontend grants persistently */
+};
+
+/* What becomes of a request that the device has failed. A flush's failure is always reported. */
+enum blkif_on_error {
+	BLKIF_ERROR_REPORT, /* the guest is told */
+	BLKIF_ERROR_RETRY,  /* it is tried again for retry_ns, then the guest is told */
+	BLKIF_ERROR_STOP,   /* it waits, and the guest with it, for blkif_queue_resume() */
+};
+
 struct blkif_queue_opts {
 	struct blkif_engine *engine; /* of the reactor that is to own the queue */
-	struct bdev *bdev;           /* claimed; its limits hold for as long as the queue lives */
+	struct bdev *bdev;           /* of 512-byte blocks; open for as long as the queue lives */
 	struct blkif_limits limits;
 	uint32_t peer;     /* the frontend's domain, for the share */
 	const char *label; /* for log lines; copied */
@@ -45,25 +61,43 @@ struct blkif_queue_opts {
 	unsigned ring_nr;
 	struct blkif_ledger_entry *ledger; /* blkif_layout_slots() entries, zeroed */
 	uint32_t spin_max_ns;              /* how long an idle queue may be polled */
-	struct log_limit *log_limit;       /* of the disk; the reactor's while the queue lives */
+	enum blkif_sharing sharing;
+	struct blkif_guest *guest;     /* what all queues of the guest share */
+	struct blkif_limiter *limiter; /* and all of the disk */
+	enum blkif_on_error on_error;
+	uint64_t retry_ns;
+	bool paused;                 /* it starts paused */
+	struct log_limit *log_limit; /* of the disk; the reactor's while the queue lives */
 	/* The frontend broke its ring: nothing more is taken. On the reactor's thread, once. */
 	void (*broken)(void *arg);
+	/* Requests wait because the device fails: its negative errno; 0: none does any more. */
+	void (*troubled)(void *arg, int error);
 	void *arg;
 };
 
 struct blkif_kind_stats {
 	uint64_t requests; /* answered, whatever the status */
 	uint64_t bytes;    /* of those answered OKAY */
-	uint64_t errors;   /* answered otherwise */
+	uint64_t errors;   /* failed by the device */
 	struct hist latency;
 };
 
 struct blkif_stats {
 	struct blkif_kind_stats kinds[BLKIF_KINDS];
-	uint64_t invalid;   /* requests refused before they reached the device */
-	uint64_t notified;  /* notifications sent to the frontend */
-	uint64_t rung;      /* and received from it */
-	uint32_t in_flight; /* now */
+	uint64_t invalid;      /* requests refused before they reached the device */
+	uint64_t share_errors; /* requests whose pages could not be reached */
+	uint64_t notified;     /* notifications sent to the frontend */
+	uint64_t rung;         /* and received from it */
+	uint64_t rung_empty;   /* of those, with nothing to take */
+	uint64_t throttled;    /* times that taking waited for the disk's limit */
+	uint64_t starved;      /* requests that waited for memory */
+	uint64_t map_hits;     /* pages found mapped, and not */
+	uint64_t map_misses;
+	/* now: */
+	uint32_t in_flight;
+	uint32_t parked;       /* requests that wait because the device failed them */
+	uint32_t bounce_pages; /* held */
+	uint32_t mapped_pages; /* kept mapped, used or not */
 };
 
 /*
@@ -77,13 +111,26 @@ void blkif_queue_destroy(struct blkif_queue *q);
 /* Starts serving, with a look at the ring first. Returns 0, -ENOMEM, or the bdev's negative errno.
  */
 int blkif_queue_start(struct blkif_queue *q);
-/* Takes no more requests; calls @stopped(@arg) once all that were taken are answered. */
-void blkif_queue_stop(struct blkif_queue *q, void (*stopped)(void *arg), void *arg);
+/*
+ * Takes no more requests; calls @stopped(@arg) once all that were taken are answered. What waits
+ * for the device to recover, for memory or for its turn is answered with an error where need be, or
+ * (@keep) given back to the ring, for a successor to serve.
+ */
+void blkif_queue_stop(struct blkif_queue *q, bool keep, void (*stopped)(void *arg), void *arg);
+/*
+ * Takes no more requests for now; calls @quiet(@arg) once nothing of the queue is at the device, or
+ * it is resumed or stopped. Never twice without a resume between.
+ */
+void blkif_queue_pause(struct blkif_queue *q, void (*quiet)(void *arg), void *arg);
+/* Goes on, also with what a failing device has stopped. */
+void blkif_queue_resume(struct blkif_queue *q);
+/* The disk has grown. */
+void blkif_queue_set_sectors(struct blkif_queue *q, uint64_t sectors);
 /* The frontend rang. */
 void blkif_queue_ring(struct blkif_queue *q);
 /* Adds @from's counters to @to. */
 void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from);
-/* Adds the queue's counters to @stats. */
-void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats);
+/* The queue's counters; on its reactor, or when it has stopped. */
+void blkif_queue_get_stats(const struct blkif_queue *q, struct blkif_stats *stats);
 
 #endif

@@ -42,6 +42,17 @@ void blkif_ring_take(struct blkif_ring *ring, void *slot)
 	ring->req_cons++;
 }
 
+void blkif_ring_give_back(struct blkif_ring *ring, const void *const *slots, uint32_t n)
+{
+	/*
+	 * Responses may have taken the places where these stood. But as many places lie between the
+	 * responses and what was never taken, and a frontend does not look at its requests again.
+	 */
+	ring->req_cons -= n;
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(slot_at(ring, ring->req_cons + i), slots[i], ring->layout->request_bytes);
+}
+
 void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation, int16_t status)
 {
 	/* Built whole and zeroed, so that no padding carries our memory to the guest. */

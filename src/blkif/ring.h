@@ -36,6 +36,12 @@ int blkif_ring_pending(const struct blkif_ring *ring);
 /* Copies the next request to @slot (BLKIF_MAX_REQUEST_BYTES) and takes it. One must be pending. */
 void blkif_ring_take(struct blkif_ring *ring, void *slot);
 
+/*
+ * Gives back requests that were taken and are not going to be answered, all there are: @n slots,
+ * private copies, which a successor will find where the responses end. All responses are pushed.
+ */
+void blkif_ring_give_back(struct blkif_ring *ring, const void *const *slots, uint32_t n);
+
 /* Writes a response, every byte of it; nobody sees it before the push. */
 void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation, int16_t status);
 

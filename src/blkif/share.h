@@ -9,6 +9,7 @@
 #ifndef SLUICE_BLKIF_SHARE_H
 #define SLUICE_BLKIF_SHARE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct share;
@@ -34,6 +35,16 @@ struct share_ops {
 	void (*copy_out)(struct share *s, const struct share_piece *piece);
 	/* Performs what was added, each piece with its own outcome. Nothing pends afterwards. */
 	void (*flush)(struct share *s);
+	/*
+	 * Maps @nr pages of @peer's, at once and one behind the other, to be read, and if @writable
+	 * to be written. NULL if any cannot be mapped, for whatever reason: then copying tells
+	 * whether the guest is to blame. @refs is only read.
+	 */
+	void *(*map)(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
+		     bool writable);
+	/* Unmaps what one map() has mapped. Nothing of it is in use any more, the device included.
+	 */
+	void (*unmap)(struct share *s, void *addr, unsigned nr);
 };
 
 struct share {

@@ -42,6 +42,7 @@ enum {
 	BLKIF_MAX_REQUEST_BYTES = 112, /* of one slot, in the larger layout */
 	BLKIF_RING_HEADER_BYTES = 64,
 	BLKIF_MAX_RING_PAGES = 16,
+	BLKIF_MAX_SLOTS = 512,    /* of that many, in either layout */
 	BLKIF_DISCARD_SECURE = 1, /* flag of a DISCARD */
 };
 

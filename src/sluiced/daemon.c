@@ -186,6 +186,8 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 		.nr_reactors = d->nr_reactors,
 		.max_queues = d->opts.max_queues,
 		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
+		.guest_bounce_pages = (size_t)d->opts.guest_bounce_mib << 20 >> 12,
+		.guest_maps = d->opts.guest_maps,
 		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
 		.root = root,
 	};

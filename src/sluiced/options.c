@@ -19,6 +19,8 @@ const char options_usage[] =
 	"  --cpumask MASK       cores to run reactors on, hexadecimal (the first core)\n"
 	"  --backend KIND,...   backend kinds to serve: vbd, vbd3, qdisk (vbd)\n"
 	"  --bounce-mib N       bounce memory of each reactor in MiB (16)\n"
+	"  --guest-bounce-mib N bounce memory of one guest in MiB (8)\n"
+	"  --guest-maps N       pages of one guest that are mapped at a time (8192)\n"
 	"  --max-queues N       queues offered to each disk (as reactors, at least 4)\n"
 	"  --poll-us N          longest time to poll an idle queue before it sleeps (50)\n"
 	"  --log-level LEVEL    error, warning, info or debug (info)\n"
@@ -33,6 +35,8 @@ enum {
 	OPT_CPUMASK,
 	OPT_BACKEND,
 	OPT_BOUNCE,
+	OPT_GUEST_BOUNCE,
+	OPT_GUEST_MAPS,
 	OPT_MAX_QUEUES,
 	OPT_POLL,
 	OPT_LOG_LEVEL,
@@ -47,6 +51,8 @@ static const struct option long_options[] = {
 	{"cpumask", required_argument, NULL, OPT_CPUMASK},
 	{"backend", required_argument, NULL, OPT_BACKEND},
 	{"bounce-mib", required_argument, NULL, OPT_BOUNCE},
+	{"guest-bounce-mib", required_argument, NULL, OPT_GUEST_BOUNCE},
+	{"guest-maps", required_argument, NULL, OPT_GUEST_MAPS},
 	{"max-queues", required_argument, NULL, OPT_MAX_QUEUES},
 	{"poll-us", required_argument, NULL, OPT_POLL},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
@@ -132,6 +138,17 @@ static int parse_one(int option, const char *value, struct options *o, struct er
 			       ? 0
 			       : err_set(err, -EINVAL, "--bounce-mib takes 2 MiB or more, not '%s'",
 					 value);
+	case OPT_GUEST_BOUNCE:
+		return parse_u32(value, 1 << 20, &o->guest_bounce_mib)
+			       ? 0
+			       : err_set(err, -EINVAL,
+					 "--guest-bounce-mib takes a number of MiB, not '%s'",
+					 value);
+	case OPT_GUEST_MAPS:
+		return parse_u32(value, 1 << 24, &o->guest_maps)
+			       ? 0
+			       : err_set(err, -EINVAL,
+					 "--guest-maps takes a number of pages, not '%s'", value);
 	case OPT_MAX_QUEUES:
 		return parse_u32(value, OPTIONS_QUEUES_MAX, &o->max_queues) && o->max_queues
 			       ? 0
@@ -176,6 +193,8 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 		.name = "sluice",
 		.kinds = {"vbd"},
 		.bounce_mib = 16,
+		.guest_bounce_mib = 8,
+		.guest_maps = 8192,
 		.poll_us = 50,
 		.log_level = LOG_LEVEL_INFO,
 		.cpumask = default_cpumask(),

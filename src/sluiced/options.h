@@ -20,6 +20,8 @@ struct options {
 	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end */
 	uint32_t bounce_mib;                      /* of each reactor */
 	uint32_t poll_us;                         /* longest spin of an idle queue */
+	uint32_t guest_bounce_mib;                /* of one guest, beyond its queues' own */
+	uint32_t guest_maps;                      /* pages of one guest's that are mapped */
 	uint32_t max_queues;                      /* offered to each guest's disk */
 	enum log_level log_level;
 	bool help;

@@ -2,6 +2,7 @@
 #include "sluiced/vbd_rpc.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -9,6 +10,8 @@
 
 /* A guest that has the disk mounted keeps it; whoever waits is told after so long. */
 #define DETACH_WAIT_NS (30 * NSEC_PER_SEC)
+/* A device that hangs keeps what it has; whoever waits for quiet is told after so long. */
+#define QUIET_WAIT_NS (30 * NSEC_PER_SEC)
 
 static const struct params_field no_params[1];
 
@@ -58,11 +61,25 @@ static bool find_disk(struct vbd_rpc *ctx, struct rpc_request *req, const char *
 	return true;
 }
 
+/* What the parameters ask for beside the bdev; false: the request has been answered. */
+static bool set_option(struct rpc_request *req, struct target *t, const char *name,
+		       const char *value)
+{
+	struct err err;
+	int rc = value ? target_set_option(t, name, value, &err) : 0;
+
+	if (rc)
+		rpc_fail(req, rc, "%s", err.text);
+	return !rc;
+}
+
 static void attach(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct args {
 		const char *domain, *vdev, *bdev;
 		bool readonly, shared;
+		const char *sharing, *on_error;
+		uint64_t rw_ios_per_sec, rw_bytes_per_sec;
 	} args = {0};
 	static const struct params_field fields[] = {
 		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
@@ -70,6 +87,10 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 		PARAMS_REQUIRED(struct args, bdev, PARAMS_STRING),
 		PARAMS_OPTIONAL(struct args, readonly, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, shared, PARAMS_BOOL),
+		PARAMS_OPTIONAL(struct args, sharing, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, on_error, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, rw_ios_per_sec, PARAMS_U64),
+		PARAMS_OPTIONAL(struct args, rw_bytes_per_sec, PARAMS_U64),
 	};
 	struct vbd_rpc *ctx = arg;
 	struct xen_attach want;
@@ -78,12 +99,20 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, fields, 5, &args) ||
+	if (!rpc_decode(req, params, fields, sizeof(fields) / sizeof(fields[0]), &args) ||
 	    !find_disk(ctx, req, args.domain, args.vdev, &want.domid, &want.devid))
 		return;
-	want.bdev = args.bdev;
 	want.readonly = args.readonly;
-	want.shared = args.shared;
+	want.target = (struct target){
+		.shared = args.shared,
+		.ios_per_sec = args.rw_ios_per_sec,
+		.bytes_per_sec = args.rw_bytes_per_sec,
+	};
+	/* Of one that is too long no bdev is found. */
+	snprintf(want.target.bdev, sizeof(want.target.bdev), "%s", args.bdev);
+	if (!set_option(req, &want.target, "sharing", args.sharing) ||
+	    !set_option(req, &want.target, "on-error", args.on_error))
+		return;
 	rc = xen_backend_attach(ctx->be, &want, &kind, &err);
 	if (rc) {
 		rpc_fail(req, rc, "%s", err.text);
@@ -168,6 +197,130 @@ static void detach(struct rpc_request *req, const json_t *params, void *arg)
 	}
 }
 
+/* A request to pause that waits for the device, but not for ever. */
+struct pausing {
+	struct vbd_rpc *ctx;
+	struct rpc_request *req; /* NULL: it has been answered */
+	struct reactor_timer timer;
+};
+
+static void pause_done(void *arg, const char *error)
+{
+	struct pausing *p = arg;
+
+	reactor_timer_stop(p->ctx->control, &p->timer);
+	if (p->req && error)
+		rpc_fail(p->req, -EIO, "%s", error);
+	else if (p->req)
+		rpc_reply(p->req, json_true());
+	free(p);
+}
+
+static void pause_too_long(struct reactor_timer *t)
+{
+	struct pausing *p = container_of(t, struct pausing, timer);
+
+	rpc_fail(p->req, -ETIMEDOUT,
+		 "the device has not finished what it has begun; nothing more is given to it, and "
+		 "the disk stays paused until 'sluice resume'");
+	p->req = NULL;
+}
+
+static void pause_disk(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain, *vdev;
+	} args;
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+	};
+	struct vbd_rpc *ctx = arg;
+	uint32_t domid, devid;
+	struct pausing *p;
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, fields, 2, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+		return;
+	p = calloc(1, sizeof(*p));
+	if (!p) {
+		rpc_fail(req, -ENOMEM, "no memory");
+		return;
+	}
+	p->ctx = ctx;
+	p->req = req;
+	p->timer.fire = pause_too_long;
+	reactor_timer_start(ctx->control, &p->timer, QUIET_WAIT_NS);
+	rc = xen_backend_pause(ctx->be, domid, devid, pause_done, p, &err);
+	if (rc) {
+		reactor_timer_stop(ctx->control, &p->timer);
+		rpc_fail(req, rc, "%s", err.text);
+		free(p);
+	}
+}
+
+static void resume(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain, *vdev;
+	} args;
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+	};
+	struct vbd_rpc *ctx = arg;
+	uint32_t domid, devid;
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, fields, 2, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+		return;
+	rc = xen_backend_resume(ctx->be, domid, devid, &err);
+	if (rc)
+		rpc_fail(req, rc, "%s", err.text);
+	else
+		rpc_reply(req, json_true());
+}
+
+static void set_limit(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct args {
+		const char *domain, *vdev;
+		uint64_t rw_ios_per_sec, rw_bytes_per_sec;
+	} args = {.rw_ios_per_sec = UINT64_MAX, .rw_bytes_per_sec = UINT64_MAX};
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, rw_ios_per_sec, PARAMS_U64),
+		PARAMS_OPTIONAL(struct args, rw_bytes_per_sec, PARAMS_U64),
+	};
+	struct vbd_rpc *ctx = arg;
+	struct xen_limits limits;
+	uint32_t domid, devid;
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, fields, 4, &args) ||
+	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+		return;
+	rc = xen_backend_get_limits(ctx->be, domid, devid, &limits, &err);
+	if (args.rw_ios_per_sec != UINT64_MAX)
+		limits.ios_per_sec = args.rw_ios_per_sec;
+	if (args.rw_bytes_per_sec != UINT64_MAX)
+		limits.bytes_per_sec = args.rw_bytes_per_sec;
+	if (!rc)
+		rc = xen_backend_set_limits(ctx->be, domid, devid, &limits, &err);
+	if (rc)
+		rpc_fail(req, rc, "%s", err.text);
+	else
+		rpc_reply(req,
+			  json_pack("{s:I,s:I}", "rw_ios_per_sec", (json_int_t)limits.ios_per_sec,
+				    "rw_bytes_per_sec", (json_int_t)limits.bytes_per_sec));
+}
+
 static void get_vbds(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct vbd_rpc *ctx = arg;
@@ -215,9 +368,15 @@ static void get_reactors(struct rpc_request *req, const json_t *params, void *ar
 int vbd_rpc_register(struct rpc_server *s, struct vbd_rpc *ctx)
 {
 	static const struct rpc_method methods[] = {
-		{"xen_get_domain", get_domain}, {"vbd_attach", attach},
-		{"vbd_detach", detach},         {"vbd_get_vbds", get_vbds},
-		{"vbd_get_iostat", get_iostat}, {"framework_get_reactors", get_reactors},
+		{"xen_get_domain", get_domain},
+		{"vbd_attach", attach},
+		{"vbd_detach", detach},
+		{"vbd_get_vbds", get_vbds},
+		{"vbd_pause", pause_disk},
+		{"vbd_resume", resume},
+		{"vbd_set_limit", set_limit},
+		{"vbd_get_iostat", get_iostat},
+		{"framework_get_reactors", get_reactors},
 	};
 	int rc = 0;
 

@@ -28,9 +28,10 @@ static const char default_instance[] = "sluice";
 
 static bool is_ours(struct xen_backend *be, const char *dir)
 {
-	char bdev[64], instance[64];
 	char *key, *script, *params, *name;
-	bool shared, ours = false;
+	struct target target;
+	bool ours = false;
+	struct err err;
 
 	key = store_read(&be->store, dir, "sluice");
 	if (key) {
@@ -44,10 +45,9 @@ static bool is_ours(struct xen_backend *be, const char *dir)
 		name = strrchr(script, '/');
 		name = name ? name + 1 : script;
 		/* A target we cannot read is answered with an error by the default instance. */
-		if (!vbd_parse_target(params, bdev, instance, &shared))
-			instance[0] = '\0';
-		ours = !strcmp(name, xl_script) &&
-		       !strcmp(instance[0] ? instance : default_instance, be->opts.instance);
+		target_parse(params, &target, &err);
+		name = strcmp(name, xl_script) ? NULL : target.instance;
+		ours = name && !strcmp(name[0] ? name : default_instance, be->opts.instance);
 	}
 	free(script);
 	free(params);
@@ -88,6 +88,59 @@ void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, 
 	}
 	v->dirty = true;
 	log_debug("%s: found as %s", v->label, dir);
+}
+
+struct xen_guest *xen_backend_get_guest(struct xen_backend *be, uint32_t domid)
+{
+	struct xen_guest *g;
+	struct list *pos;
+
+	list_for_each (pos, &be->guests) {
+		g = list_entry(pos, struct xen_guest, node);
+		if (g->domid == domid) {
+			g->disks++;
+			return g;
+		}
+	}
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return NULL;
+	g->domid = domid;
+	g->disks = 1;
+	g->share.bounce.max = be->opts.guest_bounce_pages;
+	g->share.maps.max = be->opts.guest_maps;
+	list_add_tail(&be->guests, &g->node);
+	return g;
+}
+
+void xen_backend_put_guest(struct xen_guest *g)
+{
+	if (--g->disks)
+		return;
+	list_del(&g->node);
+	free(g);
+}
+
+bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, uint32_t domid)
+{
+	char path[STORE_PATH_MAX];
+	bool moving = false;
+	struct list *pos;
+	char *vm;
+
+	/* Written by the toolstack, and not to be written by the guest. */
+	snprintf(path, sizeof(path), "/local/domain/%u", domid);
+	vm = store_read(&be->store, path, "vm");
+	list_for_each (pos, &be->vbds) {
+		const struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (!vm || v->bdev != b || v->domid == domid)
+			continue;
+		snprintf(path, sizeof(path), "/local/domain/%u", v->domid);
+		moving = moving || store_equals(&be->store, path, "vm", vm);
+	}
+	free(vm);
+	return moving;
 }
 
 /* Calls @fn for each entry below @path that is a number. */
@@ -239,6 +292,19 @@ static void bdev_changed(void *arg)
 	xen_backend_retry_later(be, 0);
 }
 
+static void bdev_resized(struct bdev *b, void *arg)
+{
+	struct xen_backend *be = arg;
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		if (v->bdev == b)
+			vbd_follow_size(v);
+	}
+}
+
 /* Beginning and end */
 
 int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend **out,
@@ -252,6 +318,7 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 		return err_set(err, -ENOMEM, "no memory for the Xen backend");
 	be->opts = *opts;
 	list_init(&be->vbds);
+	list_init(&be->guests);
 	be->retry.fire = retry_fired;
 	rc = xen_host_check(opts->root, err);
 	if (rc)
@@ -300,6 +367,7 @@ int xen_backend_start(struct xen_backend *be, struct err *err)
 	int rc;
 
 	bdev_on_change(bdev_changed, be);
+	bdev_on_resize(bdev_resized, be);
 	for (unsigned i = 0; be->opts.kinds[i]; i++) {
 		snprintf(path, sizeof(path), "/local/domain/%u/backend/%s", be->self,
 			 be->opts.kinds[i]);
@@ -339,6 +407,7 @@ void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void 
 
 	be->draining = true;
 	bdev_on_change(NULL, NULL);
+	bdev_on_resize(NULL, NULL);
 	be->drained = drained;
 	be->drained_arg = arg;
 	reactor_timer_stop(be->opts.control, &be->retry);
@@ -349,20 +418,27 @@ void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void 
 	xen_backend_vbd_stopped(be);
 }
 
+/* There is no more time for a message. */
+static void end_waiter(struct vbd_waiter **w, const char *error)
+{
+	if (!*w)
+		return;
+	(*w)->done((*w)->arg, error);
+	free(*w);
+	*w = NULL;
+}
+
 void xen_backend_destroy(struct xen_backend *be)
 {
 	struct list *pos, *next;
 
 	bdev_on_change(NULL, NULL);
+	bdev_on_resize(NULL, NULL);
 	list_for_each_safe (pos, next, &be->vbds) {
 		struct vbd *v = list_entry(pos, struct vbd, node);
 
-		if (v->waiter) {
-			v->waiter->gone(v->waiter->arg,
-					"sluiced is ending: the disk stays attached");
-			free(v->waiter);
-			v->waiter = NULL;
-		}
+		end_waiter(&v->waiter, "sluiced is ending: the disk stays attached");
+		end_waiter(&v->pause_waiter, "sluiced is ending: the disk is paused");
 		vbd_destroy(v);
 	}
 	for (unsigned i = 0; i < be->opts.nr_reactors; i++)
@@ -427,9 +503,9 @@ bool xen_backend_libxl_has(struct xen_backend *be, uint32_t domid)
 
 struct attach {
 	struct xen_backend *be;
-	const char *kind, *bdev;
+	const char *kind, *target;
 	uint32_t domid, devid;
-	bool readonly, shared;
+	bool readonly;
 	char front[STORE_PATH_MAX], back[STORE_PATH_MAX];
 };
 
@@ -487,7 +563,7 @@ static int write_device(struct store *s, void *arg)
 	    (rc = store_write(s, a->back, "mode", "%s", a->readonly ? "r" : "w")) ||
 	    (rc = store_write(s, a->back, "device-type", "disk")) ||
 	    (rc = store_write(s, a->back, "sluice", "%s", a->be->opts.instance)) ||
-	    (rc = store_write(s, a->back, "params", "%s%s", a->bdev, a->shared ? ",shared" : "")) ||
+	    (rc = store_write(s, a->back, "params", "%s", a->target)) ||
 	    (rc = store_write(s, a->back, "state", "%d", XENBUS_INITIALISING)) ||
 	    (rc = store_write(s, a->front, "backend", "%s", a->back)) ||
 	    (rc = store_write(s, a->front, "backend-id", "%u", a->be->self)) ||
@@ -500,27 +576,28 @@ static int write_device(struct store *s, void *arg)
 int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, const char **kind,
 		       struct err *err)
 {
+	char target[TARGET_MAX];
 	struct attach a = {
 		.be = be,
 		.kind = be->opts.kinds[0],
-		.bdev = want->bdev,
+		.target = target,
 		.domid = want->domid,
 		.devid = want->devid,
 		.readonly = want->readonly,
-		.shared = want->shared,
 	};
-	struct bdev *b;
+	struct bdev *b = bdev_find(want->target.bdev);
 	char vdev[32];
 	int rc;
 
-	b = vbd_find_bdev(want->bdev, err);
 	if (!b)
-		return -ENOENT;
+		return err_set(err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
+			       want->target.bdev);
 	/* Would it be ours if we asked? Nothing comes between: this thread alone claims. */
-	rc = bdev_claim(b, !want->readonly, want->shared, err);
+	rc = bdev_claim(b, !want->readonly, want->target.shared, err);
 	if (rc)
 		return rc;
 	bdev_release(b);
+	target_format(&want->target, target);
 	vdev_format(a.devid, vdev, sizeof(vdev));
 	snprintf(a.front, sizeof(a.front), "/local/domain/%u/device/vbd/%u", a.domid, a.devid);
 	snprintf(a.back, sizeof(a.back), "/local/domain/%u/backend/%s/%u/%u", be->self, a.kind,
@@ -542,8 +619,31 @@ static void tell_waiter(struct reactor_msg *msg)
 {
 	struct vbd_waiter *w = container_of(msg, struct vbd_waiter, msg);
 
-	w->gone(w->arg, NULL);
+	w->done(w->arg, NULL);
 	free(w);
+}
+
+static struct vbd_waiter *make_waiter(void (*done)(void *arg, const char *error), void *arg)
+{
+	struct vbd_waiter *w = calloc(1, sizeof(*w));
+
+	if (w)
+		*w = (struct vbd_waiter){.msg = {.fn = tell_waiter}, .done = done, .arg = arg};
+	return w;
+}
+
+/* The disk an administrator has named; NULL with the reason. */
+static struct vbd *find_named(struct xen_backend *be, uint32_t domid, uint32_t devid,
+			      struct err *err)
+{
+	struct vbd *v = find_vbd(be, NULL, domid, devid);
+	char vdev[32];
+
+	vdev_format(devid, vdev, sizeof(vdev));
+	if (!v)
+		err_set(err, -ENOENT, "domain %u has no disk %s of ours: see 'sluice list'", domid,
+			vdev);
+	return v;
 }
 
 /* As a toolstack would ask; our own evaluation then obeys. */
@@ -562,24 +662,22 @@ static int write_detach(struct store *s, void *arg)
 int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, bool force,
 		       void (*gone)(void *arg, const char *error), void *arg, struct err *err)
 {
-	struct vbd *v = find_vbd(be, NULL, domid, devid);
+	struct vbd *v = find_named(be, domid, devid, err);
 	struct vbd_waiter *w;
 	char vdev[32];
 	int rc;
 
-	vdev_format(devid, vdev, sizeof(vdev));
 	if (!v)
-		return err_set(err, -ENOENT, "domain %u has no disk %s of ours: see 'sluice list'",
-			       domid, vdev);
+		return -ENOENT;
+	vdev_format(devid, vdev, sizeof(vdev));
 	if (v->waiter)
 		return err_set(err, -EBUSY,
 			       "disk %s of domain %u is being detached already: wait, or end "
 			       "the first one",
 			       vdev, domid);
-	w = calloc(1, sizeof(*w));
+	w = make_waiter(gone, arg);
 	if (!w)
 		return err_set(err, -ENOMEM, "no memory");
-	*w = (struct vbd_waiter){.msg = {.fn = tell_waiter}, .gone = gone, .arg = arg};
 	rc = force ? 0 : store_transact(&be->store, write_detach, v);
 	if (rc) {
 		free(w);
@@ -607,142 +705,62 @@ bool xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t 
 	return true;
 }
 
-/* Listings */
-
-/* What a list and statistics say of a disk to name it. */
-static json_t *name_disk(struct xen_backend *be, const struct vbd *v)
+int xen_backend_pause(struct xen_backend *be, uint32_t domid, uint32_t devid,
+		      void (*quiet)(void *arg, const char *error), void *arg, struct err *err)
 {
-	char path[STORE_PATH_MAX], vdev[32];
-	json_t *disk;
-	char *name;
+	struct vbd *v = find_named(be, domid, devid, err);
+	struct vbd_waiter *w;
+	char vdev[32];
 
-	snprintf(path, sizeof(path), "/local/domain/%u", v->domid);
-	name = store_read(&be->store, path, "name");
-	if (name)
-		parse_make_printable(name);
-	vdev_format(v->devid, vdev, sizeof(vdev));
-	disk = json_pack("{s:i,s:s,s:I,s:s,s:s}", "domid", (int)v->domid, "domain",
-			 name ? name : "", "devid", (json_int_t)v->devid, "vdev", vdev, "bdev",
-			 v->bdev_name);
-	free(name);
-	return disk;
-}
-
-json_t *xen_backend_list(struct xen_backend *be)
-{
-	json_t *list = json_array();
-	struct list *pos;
-
-	list_for_each (pos, &be->vbds) {
-		const struct vbd *v = list_entry(pos, struct vbd, node);
-		const char *protocol =
-			v->conn ? connection_get_keys(v->conn)->layout->protocol : NULL;
-		json_t *disk = name_disk(be, v);
-
-		json_object_update_new(
-			disk, json_pack("{s:s,s:b,s:b,s:s,s:s,s:s?,s:s?,s:i}", "backend", v->kind,
-					"readonly", v->readonly, "shared", v->shared, "state",
-					xenbus_state_name(v->state), "frontend_state",
-					xenbus_state_name(v->frontend_state), "protocol", protocol,
-					"error", v->error[0] ? v->error : NULL, "queues",
-					v->phase == VBD_SERVING
-						? (int)connection_get_keys(v->conn)->nr_queues
-						: 0));
-		json_array_append_new(list, disk);
+	if (!v)
+		return -ENOENT;
+	vdev_format(devid, vdev, sizeof(vdev));
+	if (v->pause_waiter)
+		return err_set(err, -EBUSY,
+			       "disk %s of domain %u is being paused already: its device has not "
+			       "finished what it has begun",
+			       vdev, domid);
+	w = make_waiter(quiet, arg);
+	if (!w || vbd_pause(v, w)) {
+		free(w);
+		return err_set(err, -ENOMEM, "no memory");
 	}
-	return list;
+	return 0;
 }
 
-/* One request for statistics: a message to each connection, and the list when all are back. */
-struct gather {
-	unsigned waiting;
-	json_t *list;
-	void (*done)(void *arg, json_t *stats);
-	void *arg;
-};
-
-struct gather_one {
-	struct gather *gather;
-	json_t *disk;            /* borrowed from the list */
-	struct blkif_stats past; /* of its earlier connections */
-};
-
-static json_t *kind_json(const struct blkif_kind_stats *k)
+int xen_backend_resume(struct xen_backend *be, uint32_t domid, uint32_t devid, struct err *err)
 {
-	const struct hist *h = &k->latency;
+	struct vbd *v = find_named(be, domid, devid, err);
 
-	return json_pack("{s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I}}", "requests",
-			 (json_int_t)k->requests, "bytes", (json_int_t)k->bytes, "errors",
-			 (json_int_t)k->errors, "latency_ns", "avg",
-			 (json_int_t)(h->count ? h->sum_ns / h->count : 0), "p50",
-			 (json_int_t)hist_percentile(h, 500000), "p99",
-			 (json_int_t)hist_percentile(h, 990000), "p999",
-			 (json_int_t)hist_percentile(h, 999000), "max", (json_int_t)h->max_ns);
+	if (!v)
+		return -ENOENT;
+	return vbd_resume(v) ? err_set(err, -ENOMEM, "no memory") : 0;
 }
 
-static void fill_disk(json_t *disk, const struct blkif_stats *stats)
+int xen_backend_get_limits(struct xen_backend *be, uint32_t domid, uint32_t devid,
+			   struct xen_limits *limits, struct err *err)
 {
-	static const char *const kinds[BLKIF_KINDS] = {"read", "write", "flush"};
+	const struct vbd *v = find_named(be, domid, devid, err);
 
-	for (unsigned i = 0; i < BLKIF_KINDS; i++)
-		json_object_set_new(disk, kinds[i], kind_json(&stats->kinds[i]));
-	json_object_set_new(disk, "in_flight", json_integer(stats->in_flight));
-	json_object_set_new(disk, "invalid", json_integer((json_int_t)stats->invalid));
-	json_object_set_new(disk, "notifications",
-			    json_pack("{s:I,s:I}", "sent", (json_int_t)stats->notified, "received",
-				      (json_int_t)stats->rung));
+	if (!v)
+		return -ENOENT;
+	limits->ios_per_sec = v->ios_per_sec;
+	limits->bytes_per_sec = v->bytes_per_sec;
+	return 0;
 }
 
-static void gather_finish(struct gather *g)
+int xen_backend_set_limits(struct xen_backend *be, uint32_t domid, uint32_t devid,
+			   const struct xen_limits *limits, struct err *err)
 {
-	if (--g->waiting)
-		return;
-	g->done(g->arg, g->list);
-	free(g);
-}
+	struct vbd *v = find_named(be, domid, devid, err);
+	int rc;
 
-static void gather_one_done(void *arg, const struct blkif_stats *stats)
-{
-	struct gather_one *one = arg;
-	struct gather *g = one->gather;
-
-	blkif_stats_add(&one->past, stats);
-	fill_disk(one->disk, &one->past);
-	free(one);
-	gather_finish(g);
-}
-
-void xen_backend_stats(struct xen_backend *be, void (*done)(void *arg, json_t *stats), void *arg)
-{
-	struct gather *g = calloc(1, sizeof(*g));
-	struct list *pos;
-
-	if (!g) {
-		done(arg, NULL);
-		return;
-	}
-	*g = (struct gather){.waiting = 1, .list = json_array(), .done = done, .arg = arg};
-	list_for_each (pos, &be->vbds) {
-		struct vbd *v = list_entry(pos, struct vbd, node);
-		struct gather_one *one = NULL;
-		json_t *disk = name_disk(be, v);
-
-		json_array_append_new(g->list, disk);
-		if (v->phase == VBD_SERVING)
-			one = calloc(1, sizeof(*one));
-		if (!one) {
-			fill_disk(disk, &v->past);
-			continue;
-		}
-		one->gather = g;
-		one->disk = disk;
-		one->past = v->past;
-		if (connection_get_stats(v->conn, gather_one_done, one)) {
-			free(one);
-			fill_disk(disk, &v->past);
-			continue;
-		}
-		g->waiting++;
-	}
-	gather_finish(g);
+	if (!v)
+		return -ENOENT;
+	rc = vbd_set_limits(v, limits->ios_per_sec, limits->bytes_per_sec);
+	return rc ? err_set(err, rc,
+			    "the limits hold, but not beyond the daemon's end: they cannot be "
+			    "written to xenstore: %s",
+			    strerror(-rc))
+		  : 0;
 }

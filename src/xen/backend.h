@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "reactor/reactor.h"
+#include "xen/target.h"
 
 struct xen_backend;
 struct vbd;
@@ -25,7 +26,11 @@ struct xen_backend_opts {
 	struct reactor *control;
 	struct reactor **reactors; /* that serve queues; not running yet */
 	unsigned nr_reactors;
-	size_t bounce_pages;  /* of each reactor */
+	size_t bounce_pages; /* of each reactor */
+	/* What a guest may have over all its disks: bounce pages beyond its queues' own, mapped
+	 * ones. */
+	size_t guest_bounce_pages;
+	size_t guest_maps;
 	unsigned max_queues;  /* offered to each frontend */
 	uint32_t spin_max_ns; /* how long an idle queue may be polled */
 	const char *root;     /* where /sys and /dev are; "" but in tests */
@@ -56,9 +61,8 @@ bool xen_backend_libxl_has(struct xen_backend *be, uint32_t domid);
 struct xen_attach {
 	uint32_t domid;
 	uint32_t devid;
-	const char *bdev;
 	bool readonly;
-	bool shared;
+	struct target target;
 };
 
 /*
@@ -80,6 +84,26 @@ int xen_backend_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, b
  * @gone is about to be called.
  */
 bool xen_backend_forget_detach(struct xen_backend *be, uint32_t domid, uint32_t devid, void *arg);
+
+/*
+ * Takes no more of the disk's requests, and calls @quiet once nothing of it is at the device; the
+ * guest waits. Survives our restart. Returns 0, or a negative errno: then @quiet is not called.
+ */
+int xen_backend_pause(struct xen_backend *be, uint32_t domid, uint32_t devid,
+		      void (*quiet)(void *arg, const char *error), void *arg, struct err *err);
+/* Lets it go on, also where a failing device has stopped it. Returns 0 or a negative errno. */
+int xen_backend_resume(struct xen_backend *be, uint32_t domid, uint32_t devid, struct err *err);
+
+/* What a disk may do in a second; 0: no limit. */
+struct xen_limits {
+	uint64_t ios_per_sec;
+	uint64_t bytes_per_sec;
+};
+/* Both return 0 or a negative errno. */
+int xen_backend_get_limits(struct xen_backend *be, uint32_t domid, uint32_t devid,
+			   struct xen_limits *limits, struct err *err);
+int xen_backend_set_limits(struct xen_backend *be, uint32_t domid, uint32_t devid,
+			   const struct xen_limits *limits, struct err *err);
 
 /* The list of disks for vbd_get_vbds. New reference, or NULL. */
 json_t *xen_backend_list(struct xen_backend *be);

@@ -2,6 +2,7 @@
 #include "xen/connection.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,10 @@ struct ring {
 	struct blkif_ledger_entry *ledger;
 	bool serving; /* told by the reactor */
 	int rc;
+	/* The last news of the device's failing; a message is under way while told is false. */
+	atomic_int trouble;
+	atomic_bool told;
+	struct reactor_msg troubled;
 	struct reactor_msg to_reactor;
 	struct reactor_msg to_control;
 	struct reactor_msg broken; /* its own: it may be under way while the queue stops */
@@ -26,6 +31,7 @@ struct connection {
 	struct connection_keys keys;
 	unsigned waiting; /* rings whose reactor has not answered yet */
 	int rc;           /* why it could not be started */
+	bool keep;        /* see connection_stop() */
 	bool broken;
 	struct ring rings[];
 };
@@ -44,6 +50,15 @@ static void queue_broken(void *arg)
 
 	/* Messages of one sender arrive in order: this one before the one that it has stopped. */
 	reactor_send(r->conn->opts.control, &r->broken);
+}
+
+static void queue_troubled(void *arg, int error)
+{
+	struct ring *r = arg;
+
+	atomic_store(&r->trouble, error);
+	if (atomic_exchange(&r->told, false))
+		reactor_send(r->conn->opts.control, &r->troubled);
 }
 
 static void answer(struct ring *r)
@@ -74,7 +89,7 @@ static void stop_on_reactor(struct reactor_msg *msg)
 {
 	struct ring *r = container_of(msg, struct ring, to_reactor);
 
-	blkif_queue_stop(r->queue, queue_stopped, r);
+	blkif_queue_stop(r->queue, r->conn->keep, queue_stopped, r);
 }
 
 /* On the control thread */
@@ -87,6 +102,15 @@ static void broken_msg(struct reactor_msg *msg)
 		return;
 	c->broken = true;
 	c->opts.broken(c->opts.arg);
+}
+
+static void troubled_msg(struct reactor_msg *msg)
+{
+	struct ring *r = container_of(msg, struct ring, troubled);
+
+	/* In this order nothing that comes now is missed. */
+	atomic_store(&r->told, true);
+	r->conn->opts.troubled(r->conn->opts.arg, atomic_load(&r->trouble));
 }
 
 static void stopped_msg(struct reactor_msg *msg)
@@ -146,6 +170,8 @@ static int open_ring(struct connection *c, unsigned n, struct err *err)
 	r->conn = c;
 	r->lane = &opts->lanes[(opts->first_lane + n) % opts->nr_lanes];
 	r->broken.fn = broken_msg;
+	r->troubled.fn = troubled_msg;
+	atomic_init(&r->told, true);
 	r->ledger = calloc(blkif_layout_slots(c->keys.layout, c->keys.ring_pages),
 			   sizeof(r->ledger[0]));
 	if (!r->ledger)
@@ -177,8 +203,15 @@ static int open_ring(struct connection *c, unsigned n, struct err *err)
 		.ring_nr = c->keys.ring_pages,
 		.ledger = r->ledger,
 		.spin_max_ns = opts->spin_max_ns,
+		.sharing = opts->sharing,
+		.guest = opts->guest,
+		.limiter = opts->limiter,
+		.on_error = opts->on_error,
+		.retry_ns = opts->retry_ns,
+		.paused = opts->paused,
 		.log_limit = &opts->log_limits[n],
 		.broken = queue_broken,
+		.troubled = queue_troubled,
 		.arg = r,
 	};
 	rc = blkif_queue_create(&queue_opts, &r->queue);
@@ -238,8 +271,9 @@ void connection_start(struct connection *c)
 	}
 }
 
-void connection_stop(struct connection *c)
+void connection_stop(struct connection *c, bool keep)
 {
+	c->keep = keep;
 	stop_serving(c);
 }
 
@@ -270,72 +304,185 @@ bool connection_has_keys(const struct connection *c, const struct connection_key
 	return true;
 }
 
-/* Statistics: each queue's are copied on its reactor, and put together on the control thread. */
-
-struct stats_part {
-	struct reactor_msg msg;
-	struct stats_request *request;
-	const struct ring *ring;
-	struct blkif_stats stats;
-};
-
-struct stats_request {
-	struct reactor *control;
-	unsigned waiting;
-	void (*done)(void *arg, const struct blkif_stats *stats);
-	void *arg;
-	struct blkif_stats stats;
-	struct stats_part parts[];
-};
-
-static void stats_msg(struct reactor_msg *msg)
+const struct reactor *connection_get_reactor(const struct connection *c, unsigned n)
 {
-	struct stats_part *part = container_of(msg, struct stats_part, msg);
-	struct stats_request *request = part->request;
+	return c->rings[n].lane->reactor;
+}
 
-	blkif_stats_add(&request->stats, &part->stats);
-	if (--request->waiting)
+/*
+ * Calls: something that is done for each queue on its reactor.  When all have done it the control
+ * thread is told.
+ */
+
+struct call;
+
+struct call_part {
+	struct reactor_msg msg;
+	struct call *call;
+	const struct ring *ring;
+};
+
+struct call {
+	struct reactor *control;
+	unsigned nr;
+	unsigned waiting;
+	void (*done)(void *arg);
+	void *arg;
+	uint64_t sectors;
+	/* For statistics. */
+	struct blkif_stats *stats;
+	void (*stats_done)(void *arg, const struct blkif_stats *queues, unsigned nr);
+	struct call_part parts[];
+};
+
+static void free_call(struct call *call)
+{
+	free(call->stats);
+	free(call);
+}
+
+static struct call *make_call(struct connection *c, void (*done)(void *arg), void *arg)
+{
+	unsigned nr = c->keys.nr_queues;
+	struct call *call = calloc(1, sizeof(*call) + nr * sizeof(call->parts[0]));
+
+	if (!call)
+		return NULL;
+	call->control = c->opts.control;
+	call->nr = nr;
+	call->waiting = nr;
+	call->done = done;
+	call->arg = arg;
+	return call;
+}
+
+/* Has @fn run for each queue, before any later message to stop it. */
+static void start_call(struct connection *c, struct call *call, void (*fn)(struct reactor_msg *msg))
+{
+	for (unsigned n = 0; n < call->nr; n++) {
+		struct call_part *part = &call->parts[n];
+
+		part->call = call;
+		part->ring = &c->rings[n];
+		part->msg.fn = fn;
+		reactor_send(part->ring->lane->reactor, &part->msg);
+	}
+}
+
+static void part_done_msg(struct reactor_msg *msg)
+{
+	struct call *call = container_of(msg, struct call_part, msg)->call;
+
+	if (--call->waiting)
 		return;
-	request->done(request->arg, &request->stats);
-	free(request);
+	if (call->stats)
+		call->stats_done(call->arg, call->stats, call->nr);
+	else
+		call->done(call->arg);
+	free_call(call);
+}
+
+/* On the reactor's thread */
+static void end_part(struct call_part *part)
+{
+	part->msg.fn = part_done_msg;
+	reactor_send(part->call->control, &part->msg);
+}
+
+static void part_quiet(void *arg)
+{
+	end_part(arg);
+}
+
+static void pause_on_reactor(struct reactor_msg *msg)
+{
+	struct call_part *part = container_of(msg, struct call_part, msg);
+
+	blkif_queue_pause(part->ring->queue, part_quiet, part);
+}
+
+static void resume_on_reactor(struct reactor_msg *msg)
+{
+	struct call_part *part = container_of(msg, struct call_part, msg);
+
+	blkif_queue_resume(part->ring->queue);
+	end_part(part);
+}
+
+static void set_sectors_on_reactor(struct reactor_msg *msg)
+{
+	struct call_part *part = container_of(msg, struct call_part, msg);
+
+	blkif_queue_set_sectors(part->ring->queue, part->call->sectors);
+	end_part(part);
 }
 
 static void stats_on_reactor(struct reactor_msg *msg)
 {
-	struct stats_part *part = container_of(msg, struct stats_part, msg);
+	struct call_part *part = container_of(msg, struct call_part, msg);
 
-	blkif_queue_add_stats(part->ring->queue, &part->stats);
-	msg->fn = stats_msg;
-	reactor_send(part->request->control, msg);
+	blkif_queue_get_stats(part->ring->queue, &part->call->stats[part - part->call->parts]);
+	end_part(part);
+}
+
+/* On the control thread */
+
+int connection_pause(struct connection *c, void (*done)(void *arg), void *arg)
+{
+	struct call *call = make_call(c, done, arg);
+
+	if (!call)
+		return -ENOMEM;
+	start_call(c, call, pause_on_reactor);
+	return 0;
+}
+
+int connection_resume(struct connection *c, void (*done)(void *arg), void *arg)
+{
+	struct call *call = make_call(c, done, arg);
+
+	if (!call)
+		return -ENOMEM;
+	start_call(c, call, resume_on_reactor);
+	return 0;
+}
+
+int connection_set_sectors(struct connection *c, uint64_t sectors, void (*done)(void *arg),
+			   void *arg)
+{
+	struct call *call = make_call(c, done, arg);
+
+	if (!call)
+		return -ENOMEM;
+	call->sectors = sectors;
+	start_call(c, call, set_sectors_on_reactor);
+	return 0;
 }
 
 int connection_get_stats(struct connection *c,
-			 void (*done)(void *arg, const struct blkif_stats *stats), void *arg)
+			 void (*done)(void *arg, const struct blkif_stats *queues, unsigned nr),
+			 void *arg)
 {
-	unsigned nr = c->keys.nr_queues;
-	struct stats_request *request =
-		calloc(1, sizeof(*request) + nr * sizeof(request->parts[0]));
+	struct call *call = make_call(c, NULL, arg);
 
-	if (!request)
+	if (!call)
 		return -ENOMEM;
-	request->control = c->opts.control;
-	request->waiting = nr;
-	request->done = done;
-	request->arg = arg;
-	/* Each before any later message to stop its queue. */
-	for (unsigned n = 0; n < nr; n++) {
-		struct stats_part *part = &request->parts[n];
-
-		part->request = request;
-		part->ring = &c->rings[n];
-		part->msg.fn = stats_on_reactor;
-		reactor_send(part->ring->lane->reactor, &part->msg);
+	call->stats_done = done;
+	call->stats = calloc(call->nr, sizeof(call->stats[0]));
+	if (!call->stats) {
+		free_call(call);
+		return -ENOMEM;
 	}
+	start_call(c, call, stats_on_reactor);
 	return 0;
 }
 
 void connection_add_stats(const struct connection *c, struct blkif_stats *stats)
 {
-	for (unsigned n = 0; n < c->keys.nr_queues; n++)
-		blkif_queue_add_stats(c->rings[n].queue, stats);
+	for (unsigned n = 0; n < c->keys.nr_queues; n++) {
+		struct blkif_stats one;
+
+		blkif_queue_get_stats(c->rings[n].queue, &one);
+		blkif_stats_add(stats, &one);
+	}
 }

@@ -5,9 +5,18 @@
 
 #include <xengnttab.h>
 
+#include "blkif/guest.h"
 #include "xen/backend.h"
 #include "xen/lane.h"
 #include "xen/store.h"
+
+/* A domain that has disks of ours, and what they share. */
+struct xen_guest {
+	struct list node;
+	uint32_t domid;
+	unsigned disks;
+	struct blkif_guest share;
+};
 
 struct xen_backend {
 	struct xen_backend_opts opts;
@@ -20,12 +29,19 @@ struct xen_backend {
 	struct reactor_timer retry; /* for disks that wait for what no watch tells */
 	uint64_t retry_at_ns;       /* 0: it does not run */
 	struct list vbds;
+	struct list guests;
 	bool rescan; /* something above the devices has changed: look for new ones */
 	bool draining;
 	void (*drained)(void *arg);
 	void *drained_arg;
 };
 
+/* The domain's entry, made if need be (NULL without memory), for one more disk; and one less. */
+struct xen_guest *xen_backend_get_guest(struct xen_backend *be, uint32_t domid);
+void xen_backend_put_guest(struct xen_guest *g);
+/* Whether @b is held by a disk of another domain that is the same virtual machine as @domid: one
+ * that it is being moved from. */
+bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, uint32_t domid);
 /* A vbd's connection has ended during a drain. */
 void xen_backend_vbd_stopped(struct xen_backend *be);
 /* Looks at the device, which may be new. */

@@ -36,10 +36,24 @@ static void share_flush(struct share *s)
 	grant_copier_flush(container_of(s, struct xen_lane, share)->copier);
 }
 
+static void *share_map(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
+		       bool writable)
+{
+	return grant_mapper_map(container_of(s, struct xen_lane, share)->mapper, (uint16_t)peer,
+				refs, nr, writable);
+}
+
+static void share_unmap(struct share *s, void *addr, unsigned nr)
+{
+	grant_mapper_unmap(container_of(s, struct xen_lane, share)->mapper, addr, nr);
+}
+
 static const struct share_ops share_ops = {
 	.copy_in = share_copy_in,
 	.copy_out = share_copy_out,
 	.flush = share_flush,
+	.map = share_map,
+	.unmap = share_unmap,
 };
 
 int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages, struct err *err)
@@ -52,6 +66,9 @@ int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
 	rc = grant_copier_create(&lane->copier, err);
 	if (rc)
 		return rc;
+	rc = grant_mapper_create(&lane->mapper, err);
+	if (rc)
+		goto no_mapper;
 	rc = xen_events_create(r, &lane->events, err);
 	if (rc)
 		goto no_events;
@@ -73,6 +90,8 @@ no_start:
 no_engine:
 	xen_events_destroy(lane->events);
 no_events:
+	grant_mapper_destroy(lane->mapper);
+no_mapper:
 	grant_copier_destroy(lane->copier);
 	return rc;
 }
@@ -83,5 +102,6 @@ void xen_lane_fini(struct xen_lane *lane)
 	xen_events_stop(lane->events);
 	blkif_engine_destroy(lane->engine);
 	xen_events_destroy(lane->events);
+	grant_mapper_destroy(lane->mapper);
 	grant_copier_destroy(lane->copier);
 }

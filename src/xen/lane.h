@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* lane: what one reactor has for Xen's queues: an engine, grant copies for its share, event
- * channels. */
+/*
+ * lane: what one reactor has for Xen's queues: an engine, grant copies and mappings for its share,
+ * event channels.
+ */
 #ifndef SLUICE_XEN_LANE_H
 #define SLUICE_XEN_LANE_H
 
 #include "base/err.h"
 #include "blkif/share.h"
 #include "grant/copy.h"
+#include "grant/map.h"
 #include "reactor/reactor.h"
 #include "xen/events.h"
 
@@ -14,8 +17,9 @@ struct blkif_engine;
 
 struct xen_lane {
 	struct reactor *reactor;
-	struct share share; /* by grant copies */
+	struct share share;
 	struct grant_copier *copier;
+	struct grant_mapper *mapper;
 	struct xen_events *events;
 	struct blkif_engine *engine;
 };

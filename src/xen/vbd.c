@@ -17,8 +17,6 @@
 /* The kernel's backend takes a new vbd within milliseconds, if it is loaded. */
 #define KERNEL_TAKES_NS (2 * NSEC_PER_SEC)
 #define KERNEL_LOOK_NS  (20 * NSEC_PER_MSEC)
-/* After an error that may pass: want of memory, xenstore's trouble. */
-#define RETRY_NS NSEC_PER_SEC
 
 struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid, uint32_t devid)
 {
@@ -27,6 +25,11 @@ struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid,
 
 	if (!v)
 		return NULL;
+	v->guest = xen_backend_get_guest(be, domid);
+	if (!v->guest) {
+		free(v);
+		return NULL;
+	}
 	v->be = be;
 	v->domid = domid;
 	v->devid = devid;
@@ -41,11 +44,7 @@ struct vbd *vbd_create(struct xen_backend *be, const char *kind, uint32_t domid,
 	return v;
 }
 
-/*
- * Comes back to it, for what no watch tells. Each look ends that: one that finds nothing changed
- * has to ask again.
- */
-static void look_again(struct vbd *v, uint64_t delay_ns)
+void vbd_look_again(struct vbd *v, uint64_t delay_ns)
 {
 	v->dirty = true;
 	xen_backend_retry_later(v->be, delay_ns);
@@ -55,7 +54,7 @@ static void go_to_state(struct vbd *v, uint32_t state)
 {
 	vbd_write_state(v, state);
 	if (v->state != state)
-		look_again(v, RETRY_NS);
+		vbd_look_again(v, VBD_RETRY_NS);
 }
 
 static void release_bdev(struct vbd *v)
@@ -74,9 +73,20 @@ void vbd_destroy(struct vbd *v)
 	xs_unwatch(v->be->store.xs, path, v->dir);
 	if (v->waiter)
 		reactor_send(v->be->opts.control, &v->waiter->msg);
+	if (v->pause_waiter)
+		reactor_send(v->be->opts.control, &v->pause_waiter->msg);
 	list_del(&v->node);
 	release_bdev(v);
+	xen_backend_put_guest(v->guest);
 	free(v);
+}
+
+enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent)
+{
+	/* auto: see "How pages are shared" in ARCHITECTURE.md for the figures. */
+	if (v->want.sharing != TARGET_SHARING_MAP)
+		return BLKIF_SHARE_COPY;
+	return persistent ? BLKIF_SHARE_PERSISTENT : BLKIF_SHARE_MAP;
 }
 
 /* The frontend broke the protocol: it is told by Closing, and may come back once it has closed. */
@@ -97,51 +107,69 @@ static void fail(struct vbd *v, const char *fmt, ...)
 
 /* What to serve */
 
-struct bdev *vbd_find_bdev(const char *name, struct err *err)
+static void read_options(struct vbd *v)
 {
-	struct bdev *b = bdev_find(name);
+	struct store *s = &v->be->store;
+	char *params = store_read(s, v->dir, "params");
 
-	if (!b) {
-		err_set(err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'", name);
-	} else if (b->limits.block_size != BLKIF_SECTOR_SIZE) {
-		err_set(err, -EINVAL,
-			"bdev %s has blocks of %u bytes, and guests need 512: use a device or file "
-			"with 512-byte blocks",
-			name, b->limits.block_size);
-		b = NULL;
-	}
-	return b;
+	snprintf(v->params, sizeof(v->params), "%s", params ? params : "");
+	/* One that does not fit is no target; nor is what is left of it. */
+	if (params && strlen(params) >= sizeof(v->params))
+		v->params[0] = '\0';
+	free(params);
+	parse_make_printable(v->params);
+	v->readonly = !store_equals(s, v->dir, "mode", "w");
+	v->cdrom = store_equals(s, v->dir, "device-type", "cdrom");
+	v->removable = store_equals(s, v->dir, "removable", "1");
+	v->discard = !store_equals(s, v->dir, "discard-enable", "0");
+}
+
+/* What an administrator has set while the disk was served outlives us, in its directory. */
+static void read_settings(struct vbd *v)
+{
+	v->ios_per_sec = v->want.ios_per_sec;
+	v->bytes_per_sec = v->want.bytes_per_sec;
+	vbd_read_settings(v, &v->paused, &v->ios_per_sec, &v->bytes_per_sec);
+	blkif_limiter_set(&v->limiter, v->ios_per_sec, v->bytes_per_sec);
 }
 
 /* Follows the toolstack's keys to a claimed bdev; says in xenstore how that went. */
 static void find_bdev(struct vbd *v)
 {
-	struct store *s = &v->be->store;
-	char instance[64];
-	char *target;
+	struct bdev *b;
 	struct err err;
 	int rc;
 
 	if (v->bdev)
 		return;
-	target = store_read(s, v->dir, "params");
-	snprintf(v->target, sizeof(v->target), "%s", target ? target : "");
-	free(target);
-	parse_make_printable(v->target);
-	v->readonly = !store_equals(s, v->dir, "mode", "w");
-	if (!vbd_parse_target(v->target, v->bdev_name, instance, &v->shared)) {
-		err_set(&err, -EINVAL, "bad target '%s': write BDEV[@INSTANCE][,shared]",
-			v->target);
+	read_options(v);
+	rc = target_parse(v->params, &v->want, &err);
+	if (rc)
+		goto refuse;
+	b = bdev_find(v->want.bdev);
+	if (!b) {
+		err_set(&err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
+			v->want.bdev);
 		goto refuse;
 	}
-	v->bdev = vbd_find_bdev(v->bdev_name, &err);
-	if (!v->bdev)
-		goto refuse;
-	rc = bdev_claim(v->bdev, !v->readonly, v->shared, &err);
-	if (rc) {
-		v->bdev = NULL;
+	if (bdev_sectors(b)->limits.block_size != BLKIF_SECTOR_SIZE) {
+		err_set(&err, -EINVAL,
+			"bdev %s has blocks of %u bytes, and guests need 512: use a device or file "
+			"with 512-byte blocks",
+			v->want.bdev, b->limits.block_size);
 		goto refuse;
 	}
+	rc = bdev_claim(b, !v->readonly, v->want.shared, &err);
+	if (rc == -EBUSY && xen_backend_is_moving(v->be, b, v->domid)) {
+		/* The toolstack moves it: the other lets go of it before this one runs for long. */
+		vbd_clear_error(v);
+		vbd_set_status(v, true);
+		return;
+	}
+	if (rc)
+		goto refuse;
+	v->bdev = b;
+	read_settings(v);
 	vbd_clear_error(v);
 	vbd_set_status(v, true);
 	return;
@@ -166,7 +194,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 		if (xen_host_kernel_release(v->be->opts.root, device, &err)) {
 			vbd_set_error(v, "%s", err.text);
 			vbd_set_status(v, false);
-			look_again(v, RETRY_NS);
+			vbd_look_again(v, VBD_RETRY_NS);
 			return false;
 		}
 		log_debug("%s: taken from the kernel's backend", v->label);
@@ -180,7 +208,7 @@ static bool take_from_kernel(struct vbd *v, uint32_t state)
 		if (state > XENBUS_INITIALISING ||
 		    clock_now_ns() - v->first_seen_ns > KERNEL_TAKES_NS)
 			return true;
-		look_again(v, KERNEL_LOOK_NS);
+		vbd_look_again(v, KERNEL_LOOK_NS);
 		return false;
 	default:
 		return true;
@@ -210,7 +238,7 @@ static void prepare(struct vbd *v)
 		return;
 	if (rc) {
 		vbd_set_error(v, "cannot write the offer to xenstore: %s", strerror(-rc));
-		look_again(v, RETRY_NS);
+		vbd_look_again(v, VBD_RETRY_NS);
 		return;
 	}
 	log_debug("%s: %s -> InitWait", v->label, xenbus_state_name(v->state));
@@ -224,8 +252,8 @@ static void refuse_for_now(struct vbd *v, const char *why)
 	vbd_set_error(v, "cannot go on with the guest's ring: %s", why);
 	v->adopting = false;
 	v->refused = true;
-	v->adopt_after_ns = clock_now_ns() + RETRY_NS;
-	look_again(v, RETRY_NS);
+	v->adopt_after_ns = clock_now_ns() + VBD_RETRY_NS;
+	vbd_look_again(v, VBD_RETRY_NS);
 }
 
 static void conn_started(void *arg, int rc)
@@ -237,6 +265,7 @@ static void conn_started(void *arg, int rc)
 		connection_destroy(v->conn);
 		v->conn = NULL;
 		v->phase = VBD_IDLE;
+		vbd_tell_quiet(v);
 		if (v->adopting) {
 			vbd_write_mark(v);
 			refuse_for_now(v, strerror(-rc));
@@ -258,11 +287,14 @@ static void conn_started(void *arg, int rc)
 		goto out;
 	}
 	log_limited(&v->log_limit, LOG_LEVEL_INFO, "%s: connected to bdev %s%s%s", v->label,
-		    v->bdev_name, v->readonly ? ", read-only" : "", v->adopting ? ", adopted" : "");
+		    v->want.bdev, v->readonly ? ", read-only" : "", v->adopting ? ", adopted" : "");
 	if (v->state != XENBUS_CLOSING)
 		v->state = XENBUS_CONNECTED;
 	v->adopting = false;
 	vbd_clear_error(v);
+	vbd_follow_size(v);
+	if (v->paused)
+		vbd_pause_queues(v);
 out:
 	if (v->be->draining && v->conn) {
 		vbd_drain(v);
@@ -281,6 +313,8 @@ static void conn_stopped(void *arg)
 	connection_destroy(v->conn);
 	v->conn = NULL;
 	v->phase = VBD_IDLE;
+	v->trouble = 0;
+	vbd_tell_quiet(v);
 	log_limited(&v->log_limit, LOG_LEVEL_INFO, "%s: disconnected", v->label);
 	if (v->be->draining) {
 		if (!v->faulty)
@@ -312,20 +346,27 @@ static void start_connection(struct vbd *v)
 		.keys = &keys,
 		.gnttab = be->gnttab,
 		.domid = v->domid,
-		.bdev = v->bdev,
-		.limits = vbd_get_limits(v),
+		.bdev = bdev_sectors(v->bdev),
+		.limits = vbd_get_limits(v, bdev_sectors(v->bdev)),
+		.guest = &v->guest->share,
+		.limiter = &v->limiter,
+		.on_error = v->want.on_error,
+		.retry_ns = v->want.retry_s * NSEC_PER_SEC,
+		.paused = v->paused,
 		.spin_max_ns = be->opts.spin_max_ns,
 		.label = v->label,
 		.log_limits = v->data_log_limits,
 		.started = conn_started,
 		.stopped = conn_stopped,
 		.broken = conn_broken,
+		.troubled = vbd_take_trouble,
 		.arg = v,
 	};
 	struct err err;
 	int rc;
 
 	rc = vbd_read_keys(v, &keys, &err);
+	opts.sharing = vbd_get_sharing(v, keys.persistent);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);
 	/* From here on it is not clean: if we die, nobody must believe that we had drained. */
@@ -345,6 +386,8 @@ static void start_connection(struct vbd *v)
 		fail(v, "%s", err.text);
 		return;
 	}
+	if (!v->adopting)
+		v->sectors = opts.limits.sectors;
 	be->next_lane = (be->next_lane + keys.nr_queues) % be->opts.nr_reactors;
 	v->phase = VBD_STARTING;
 	connection_start(v->conn);
@@ -364,7 +407,7 @@ static void connect_vbd(struct vbd *v)
 static void disconnect(struct vbd *v)
 {
 	v->phase = VBD_STOPPING;
-	connection_stop(v->conn);
+	connection_stop(v->conn, v->be->draining);
 }
 
 static void check_keys(struct vbd *v)
@@ -412,7 +455,7 @@ static void find_clean_mark(struct vbd *v)
 	if (!v->bdev)
 		return; /* that error is said; the mark stays until it can be taken */
 	if (now_ns < v->adopt_after_ns) {
-		look_again(v, v->adopt_after_ns - now_ns);
+		vbd_look_again(v, v->adopt_after_ns - now_ns);
 		return;
 	}
 	if (!marked) {
@@ -423,16 +466,17 @@ static void find_clean_mark(struct vbd *v)
 			"the guest down, or detach the disk with --force)");
 		return;
 	}
-	if (sectors != v->bdev->size / BLKIF_SECTOR_SIZE) {
+	if (sectors > bdev_get_size(v->bdev) / BLKIF_SECTOR_SIZE) {
 		vbd_set_error(
 			v,
 			"a guest is connected to a disk of %lu sectors, but bdev %s has %lu now; "
 			"not "
 			"served (give it the right bdev, or detach the disk with --force)",
-			(unsigned long)sectors, v->bdev_name,
-			(unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
+			(unsigned long)sectors, v->want.bdev,
+			(unsigned long)(bdev_get_size(v->bdev) / BLKIF_SECTOR_SIZE));
 		return;
 	}
+	v->sectors = sectors; /* it may have grown meanwhile */
 	v->refused = false;
 	v->adopting = true;
 }
@@ -558,7 +602,7 @@ void vbd_evaluate(struct vbd *v)
 	}
 	if (rc) {
 		vbd_set_error(v, "our state in xenstore cannot be read: %s", strerror(-rc));
-		look_again(v, RETRY_NS);
+		vbd_look_again(v, VBD_RETRY_NS);
 		return;
 	}
 	if (!v->seen) {
@@ -590,7 +634,7 @@ void vbd_evaluate(struct vbd *v)
 		/* No news of the guest's end, only of xenstore's trouble. */
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot read %s/state: %s",
 			    v->label, v->frontend, strerror(-rc));
-		look_again(v, RETRY_NS);
+		vbd_look_again(v, VBD_RETRY_NS);
 		return;
 	}
 	if (v->adopting) {
@@ -611,6 +655,7 @@ void vbd_evaluate(struct vbd *v)
 		vbd_destroy(v);
 		return;
 	}
+	vbd_follow_size(v);
 	action = xenbus_decide(v->state, v->frontend_state);
 	/* A disk that is going away is not offered again. */
 	if (!online && v->state == XENBUS_CLOSED && action != XENBUS_DO_GONE)

@@ -11,13 +11,17 @@
 #ifndef SLUICE_XEN_VBD_H
 #define SLUICE_XEN_VBD_H
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "bdev/bdev.h"
 #include "blkif/queue.h"
 #include "xen/backend.h"
 #include "xen/connection.h"
 #include "xen/store.h"
+#include "xen/target.h"
 #include "xen/xenbus.h"
+
+struct xen_guest;
 
 enum vbd_phase {
 	VBD_IDLE,     /* no connection */
@@ -27,12 +31,12 @@ enum vbd_phase {
 };
 
 /*
- * Who asked for a disk's end. Told by a message: an answer may bring the next request at once, and
- * that must not find us in the middle of an evaluation.
+ * Who asked for a disk's end, or its pause. Told by a message: an answer may bring the next request
+ * at once, and that must not find us in the middle of an evaluation.
  */
 struct vbd_waiter {
 	struct reactor_msg msg;
-	void (*gone)(void *arg, const char *error);
+	void (*done)(void *arg, const char *error);
 	void *arg;
 };
 
@@ -59,13 +63,27 @@ struct vbd {
 	bool detach; /* an administrator wants it gone */
 	bool force;  /* without asking the guest */
 
-	char target[128]; /* `params`: what the administrator wants served */
-	char bdev_name[64];
+	char params[TARGET_MAX]; /* as the toolstack wrote it */
+	struct target want;      /* what it says */
 	bool readonly;
-	bool shared;
-	struct bdev *bdev; /* claimed, or NULL */
-	char error[384];   /* why it does not work, or "" */
-	char status[400];  /* what the toolstack's script was told last */
+	bool cdrom;
+	bool removable;
+	bool discard;         /* the toolstack allows it */
+	struct bdev *bdev;    /* claimed, or NULL */
+	uint64_t sectors;     /* of which the queues and the frontend know */
+	uint64_t new_sectors; /* and what they are being told, while resizing */
+	bool resizing;
+	char error[384];              /* why it does not work, or "" */
+	char status[400];             /* what the toolstack's script was told last */
+	struct xen_guest *guest;      /* what it shares with the guest's other disks */
+	struct blkif_limiter limiter; /* as the next two say */
+	uint64_t ios_per_sec;
+	uint64_t bytes_per_sec;
+	bool paused;
+	bool pausing; /* the queues were asked, and are not quiet yet */
+	bool repause; /* they were resumed and are to pause again, once that has ended */
+	struct vbd_waiter *pause_waiter;
+	int trouble; /* 0, or why requests wait for the device: a negative errno */
 
 	struct connection *conn; /* to the frontend's ring, or NULL */
 	enum vbd_phase phase;    /* of the connection */
@@ -89,13 +107,35 @@ void vbd_evaluate(struct vbd *v);
  */
 void vbd_drain(struct vbd *v);
 
-/* The bdev of that name, if a guest can be given it; else NULL with the reason. */
-struct bdev *vbd_find_bdev(const char *name, struct err *err);
+/* After an error that may pass: want of memory, xenstore's trouble. */
+#define VBD_RETRY_NS NSEC_PER_SEC
+/*
+ * Comes back to it, for what no watch tells. Each look ends that: one that finds nothing changed
+ * has to ask again.
+ */
+void vbd_look_again(struct vbd *v, uint64_t delay_ns);
+/* How its guest's pages are reached, if it connects now to a frontend that can be @persistent. */
+enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent);
+
+/* What changes while a disk is served: vbd_settings.c */
 
 /*
- * Parses a target "BDEV[@INSTANCE][,shared]". @bdev and @instance have room for 64 bytes; the
- * instance is "" if none is named. False if it is malformed.
+ * Quiesces the disk, and tells @w (the vbd's from here on) when it is quiet. Returns 0, or -ENOMEM:
+ * then it is not paused, and @w the caller's.
  */
-bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared);
+int vbd_pause(struct vbd *v, struct vbd_waiter *w);
+/* Lets it go on, also where a failing device has stopped it. Returns 0 or -ENOMEM. */
+int vbd_resume(struct vbd *v);
+/* Sets the limits from now on, 0 for none. Returns 0 or a negative errno: they hold until we end.
+ */
+int vbd_set_limits(struct vbd *v, uint64_t ios_per_sec, uint64_t bytes_per_sec);
+/* The queues of a disk that is served are paused, as the disk is. Returns 0 or -ENOMEM. */
+int vbd_pause_queues(struct vbd *v);
+/* Its connection has ended, and with that it is quiet. */
+void vbd_tell_quiet(struct vbd *v);
+/* Its bdev has grown, perhaps. */
+void vbd_follow_size(struct vbd *v);
+/* A connection's news of its device: see connection_opts. @arg: the vbd. */
+void vbd_take_trouble(void *arg, int error);
 
 #endif

@@ -13,37 +13,10 @@
 /* The keys that are ours alone, in the backend's directory. */
 static const char key_status[] = "sluice-status"; /* "ready" or "error: ..." */
 static const char key_clean[] = "sluice-clean";   /* sectors of the disk */
-static const char key_error[] = "sluice-error";   /* where administrators of Xen look */
-
-bool vbd_parse_target(const char *target, char *bdev, char *instance, bool *shared)
-{
-	char text[128];
-	char *comma, *at;
-
-	if (strlen(target) >= sizeof(text))
-		return false;
-	strcpy(text, target);
-	*shared = false;
-	comma = strchr(text, ',');
-	if (comma) {
-		if (strcmp(comma, ",shared"))
-			return false;
-		*shared = true;
-		*comma = '\0';
-	}
-	instance[0] = '\0';
-	at = strchr(text, '@');
-	if (at) {
-		*at = '\0';
-		if (!parse_name(at + 1))
-			return false;
-		strcpy(instance, at + 1);
-	}
-	if (!parse_name(text))
-		return false;
-	strcpy(bdev, text);
-	return true;
-}
+static const char key_paused[] = "sluice-paused"; /* "1" */
+static const char key_iops[] = "sluice-iops";     /* limits set beside the target's */
+static const char key_bandwidth[] = "sluice-bandwidth";
+static const char key_error[] = "sluice-error"; /* where administrators of Xen look */
 
 /* Keys of our directory */
 
@@ -61,14 +34,19 @@ struct key_write {
 	const char *value;
 };
 
+static int check_there(struct store *s, const struct vbd *v)
+{
+	uint32_t state;
+
+	return store_read_u32(s, v->dir, "state", UINT32_MAX, &state) == -ENOENT ? -ENOENT : 0;
+}
+
 static int write_if_there(struct store *s, void *arg)
 {
 	const struct key_write *w = arg;
-	uint32_t state;
+	int rc = check_there(s, w->v);
 
-	if (store_read_u32(s, w->v->dir, "state", UINT32_MAX, &state) == -ENOENT)
-		return -ENOENT;
-	return store_write(s, w->v->dir, w->key, "%s", w->value);
+	return rc ? rc : store_write(s, w->v->dir, w->key, "%s", w->value);
 }
 
 /*
@@ -171,21 +149,24 @@ void vbd_restore_state(struct vbd *v)
 	write_key(v, "state", "%u", v->state);
 }
 
-struct blkif_limits vbd_get_limits(const struct vbd *v)
+struct blkif_limits vbd_get_limits(const struct vbd *v, const struct bdev *b)
 {
-	const struct bdev_limits *b = &v->bdev->limits;
 	uint64_t segments = BLKIF_MAX_SEGMENTS;
 
-	if (b->max_iov && b->max_iov < segments)
-		segments = b->max_iov;
-	if (b->max_io && b->max_io / BLKIF_PAGE_SIZE < segments)
-		segments = b->max_io / BLKIF_PAGE_SIZE;
+	if (b->limits.max_iov && b->limits.max_iov < segments)
+		segments = b->limits.max_iov;
+	if (b->limits.max_io && b->limits.max_io / BLKIF_PAGE_SIZE < segments)
+		segments = b->limits.max_io / BLKIF_PAGE_SIZE;
 	return (struct blkif_limits){
-		.sectors = v->bdev->size / BLKIF_SECTOR_SIZE,
+		.sectors = bdev_get_size(b) / BLKIF_SECTOR_SIZE,
 		.max_indirect_segments =
 			segments > BLKIF_MAX_DIRECT_SEGMENTS ? (uint16_t)segments : 0,
 		.readonly = v->readonly,
 		.flush = true,
+		.barrier = true,
+		.discard = b->limits.discard && v->discard && !v->readonly,
+		.secure_discard =
+			b->limits.discard && b->limits.secure_discard && v->discard && !v->readonly,
 	};
 }
 
@@ -214,7 +195,11 @@ static int check_ours(struct store *s, const struct vbd *v)
 static int write_offer(struct store *s, void *arg)
 {
 	const struct vbd *v = arg;
-	uint16_t segments = v->bdev ? vbd_get_limits(v).max_indirect_segments : BLKIF_MAX_SEGMENTS;
+	/* The one that it waits for may be there already. */
+	struct bdev *b = v->bdev ? v->bdev : bdev_find(v->want.bdev);
+	uint16_t segments = b ? vbd_get_limits(v, bdev_sectors(b)).max_indirect_segments
+			      : (uint16_t)BLKIF_MAX_SEGMENTS;
+	bool persistent = vbd_get_sharing(v, true) == BLKIF_SHARE_PERSISTENT;
 	int rc = check_ours(s, v);
 
 	if (rc)
@@ -227,7 +212,7 @@ static int write_offer(struct store *s, void *arg)
 	    (rc = store_write(s, v->dir, "max-ring-page-order", "%d", CONNECTION_MAX_RING_ORDER)) ||
 	    (rc = store_write(s, v->dir, "max-ring-pages", "%d", BLKIF_MAX_RING_PAGES)) ||
 	    (rc = store_write(s, v->dir, "multi-queue-max-queues", "%u", v->be->opts.max_queues)) ||
-	    (rc = store_write(s, v->dir, "feature-persistent", "0")))
+	    (rc = store_write(s, v->dir, "feature-persistent", "%d", persistent)))
 		return rc;
 	if (segments)
 		rc = store_write(s, v->dir, "feature-max-indirect-segments", "%u", segments);
@@ -241,23 +226,50 @@ int vbd_write_offer(struct vbd *v)
 	return store_transact(&v->be->store, write_offer, v);
 }
 
+static int write_discard(struct store *s, const struct vbd *v, const struct bdev *b,
+			 const struct blkif_limits *limits)
+{
+	static const char *const keys[] = {"discard-granularity", "discard-alignment",
+					   "discard-secure"};
+	int rc = store_write(s, v->dir, "feature-discard", "%d", limits->discard);
+
+	if (limits->discard) {
+		if (!rc)
+			rc = store_write(s, v->dir, keys[0], "%u", b->limits.discard_granularity);
+		if (!rc)
+			rc = store_write(s, v->dir, keys[1], "%u", b->limits.discard_alignment);
+		if (!rc)
+			rc = store_write(s, v->dir, keys[2], "%d", limits->secure_discard);
+		return rc;
+	}
+	for (unsigned i = 0; !rc && i < sizeof(keys) / sizeof(keys[0]); i++)
+		rc = store_remove(s, v->dir, keys[i]);
+	return rc;
+}
+
+/* `info` of io/blkif.h. */
+enum { INFO_CDROM = 1, INFO_REMOVABLE = 2, INFO_READONLY = 4 };
+
 static int write_connected(struct store *s, void *arg)
 {
 	const struct vbd *v = arg;
+	const struct bdev *b = bdev_sectors(v->bdev);
+	struct blkif_limits limits = vbd_get_limits(v, b);
+	unsigned info = (v->cdrom ? INFO_CDROM : 0u) | (v->removable ? INFO_REMOVABLE : 0u) |
+			(v->readonly ? INFO_READONLY : 0u);
 	int rc = check_ours(s, v);
 
 	if (rc)
 		return rc;
 	if ((rc = store_remove(s, v->dir, key_clean)) ||
 	    (rc = store_write(s, v->dir, "feature-flush-cache", "1")) ||
-	    (rc = store_write(s, v->dir, "feature-barrier", "0")) ||
-	    (rc = store_write(s, v->dir, "feature-discard", "0")) ||
-	    (rc = store_write(s, v->dir, "sectors", "%lu",
-			      (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE))) ||
+	    (rc = store_write(s, v->dir, "feature-barrier", "1")) ||
+	    (rc = write_discard(s, v, b, &limits)) ||
+	    (rc = store_write(s, v->dir, "sectors", "%lu", (unsigned long)v->sectors)) ||
 	    (rc = store_write(s, v->dir, "sector-size", "%d", BLKIF_SECTOR_SIZE)) ||
 	    (rc = store_write(s, v->dir, "physical-sector-size", "%u",
-			      v->bdev->limits.physical_block_size)) ||
-	    (rc = store_write(s, v->dir, "info", "%d", v->readonly ? 4 : 0)))
+			      b->limits.physical_block_size)) ||
+	    (rc = store_write(s, v->dir, "info", "%u", info)))
 		return rc;
 	return store_write(s, v->dir, "state", "%u", XENBUS_CONNECTED);
 }
@@ -265,6 +277,28 @@ static int write_connected(struct store *s, void *arg)
 int vbd_write_connected(struct vbd *v)
 {
 	return store_transact(&v->be->store, write_connected, v);
+}
+
+struct size_write {
+	const struct vbd *v;
+	uint64_t sectors;
+};
+
+static int write_size(struct store *s, void *arg)
+{
+	const struct size_write *w = arg;
+	int rc = check_ours(s, w->v);
+
+	if (!rc)
+		rc = store_write(s, w->v->dir, "sectors", "%lu", (unsigned long)w->sectors);
+	return rc ? rc : store_write(s, w->v->dir, "state", "%u", w->v->state);
+}
+
+int vbd_write_size(struct vbd *v, uint64_t sectors)
+{
+	struct size_write w = {.v = v, .sectors = sectors};
+
+	return store_transact(&v->be->store, write_size, &w);
 }
 
 /* A key that, where there is one, must be a number up to @max. */
@@ -357,6 +391,7 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	struct store *s = &v->be->store;
 	uint32_t max = v->kernel_offered ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
 	char dir[STORE_PATH_MAX + 24];
+	uint32_t persistent;
 	char *protocol;
 	bool numbered;
 	int rc;
@@ -367,8 +402,11 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 		rc = err_set(err, -EINVAL, "the frontend wants 0 queues");
 	if (!rc)
 		rc = read_ring_pages(v, &keys->ring_pages, &numbered, err);
+	if (!rc)
+		rc = optional_u32(v, "feature-persistent", 1, 0, &persistent, err);
 	if (rc)
 		return rc;
+	keys->persistent = persistent;
 	protocol = store_read(s, v->frontend, "protocol");
 	if (!protocol && errno != ENOENT)
 		return err_set(err, -EINVAL, "the frontend's key protocol cannot be read");
@@ -388,6 +426,42 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	return rc ? rc : refuse_duplicates(keys, err);
 }
 
+static void read_number(const struct vbd *v, const char *key, uint64_t *value)
+{
+	char *text = store_read(&v->be->store, v->dir, key);
+
+	if (text)
+		parse_u64(text, INT64_MAX, value);
+	free(text);
+}
+
+void vbd_read_settings(const struct vbd *v, bool *paused, uint64_t *ios_per_sec,
+		       uint64_t *bytes_per_sec)
+{
+	*paused = store_equals(&v->be->store, v->dir, key_paused, "1");
+	read_number(v, key_iops, ios_per_sec);
+	read_number(v, key_bandwidth, bytes_per_sec);
+}
+
+static int write_settings(struct store *s, void *arg)
+{
+	const struct vbd *v = arg;
+	int rc = check_there(s, v);
+
+	if (!rc)
+		rc = v->paused ? store_write(s, v->dir, key_paused, "1")
+			       : store_remove(s, v->dir, key_paused);
+	if (!rc)
+		rc = store_write(s, v->dir, key_iops, "%lu", (unsigned long)v->ios_per_sec);
+	return rc ? rc
+		  : store_write(s, v->dir, key_bandwidth, "%lu", (unsigned long)v->bytes_per_sec);
+}
+
+int vbd_write_settings(struct vbd *v)
+{
+	return store_transact(&v->be->store, write_settings, v);
+}
+
 void vbd_write_mark(struct vbd *v)
 {
 	int rc;
@@ -397,10 +471,10 @@ void vbd_write_mark(struct vbd *v)
 		return;
 	if (v->bdev->limits.volatile_data) {
 		log_warning("%s: bdev %s lives in this daemon's memory; the guest's disk ends here",
-			    v->label, v->bdev_name);
+			    v->label, v->want.bdev);
 		return;
 	}
-	rc = write_key(v, key_clean, "%lu", (unsigned long)(v->bdev->size / BLKIF_SECTOR_SIZE));
+	rc = write_key(v, key_clean, "%lu", (unsigned long)v->sectors);
 	if (rc && rc != -ENOENT)
 		log_error("%s: cannot leave the clean mark: %s", v->label, strerror(-rc));
 }

@@ -25,8 +25,8 @@ void vbd_clear_error(struct vbd *v);
 void vbd_set_status(struct vbd *v, bool ready);
 bool vbd_is_renewed(const struct vbd *v);
 
-/* What of the bdev a guest can use. There is a bdev. */
-struct blkif_limits vbd_get_limits(const struct vbd *v);
+/* What of @b the disk's guest can use. */
+struct blkif_limits vbd_get_limits(const struct vbd *v, const struct bdev *b);
 /*
  * Write what the frontend is to know in InitWait and in Connected, and that state, and take a clean
  * mark away. -ENOENT: our directory is gone, -ECANCELED: the toolstack wants the disk closed; then
@@ -34,8 +34,18 @@ struct blkif_limits vbd_get_limits(const struct vbd *v);
  */
 int vbd_write_offer(struct vbd *v);
 int vbd_write_connected(struct vbd *v);
+/* Writes the disk's new size, and our state anew, which makes frontends look. As those. */
+int vbd_write_size(struct vbd *v, uint64_t sectors);
 /* Reads and judges what the frontend has chosen; -EINVAL with the reason. */
 int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err);
+
+/*
+ * What an administrator has set while the disk was served, beside what the toolstack wrote; read
+ * leaves alone what was not set.
+ */
+void vbd_read_settings(const struct vbd *v, bool *paused, uint64_t *ios_per_sec,
+		       uint64_t *bytes_per_sec);
+int vbd_write_settings(struct vbd *v);
 
 /* The clean mark: left by a daemon that has drained, taken by the one that serves the ring. */
 void vbd_write_mark(struct vbd *v);

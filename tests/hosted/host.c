@@ -186,6 +186,9 @@ static void start_on_control(void *arg)
 		.nr_reactors = i->nr_reactors,
 		.bounce_pages =
 			s->opts->bounce_pages ? s->opts->bounce_pages : DEFAULT_BOUNCE_PAGES,
+		.guest_bounce_pages = s->opts->guest_bounce_pages ? s->opts->guest_bounce_pages
+								  : DEFAULT_BOUNCE_PAGES,
+		.guest_maps = s->opts->guest_maps ? s->opts->guest_maps : 8192,
 		.max_queues = s->opts->max_queues ? s->opts->max_queues : 4,
 		.spin_max_ns = s->opts->spin_max_ns,
 		.root = i->host->root,

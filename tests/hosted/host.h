@@ -33,11 +33,13 @@ struct host {
 };
 
 struct instance_opts {
-	const char *name;     /* NULL: "sluice" */
-	const char *kinds[4]; /* none: "vbd" */
-	unsigned reactors;    /* 0: one */
-	size_t bounce_pages;  /* 0: 4096 */
-	unsigned max_queues;  /* 0: 4 */
+	const char *name;          /* NULL: "sluice" */
+	const char *kinds[4];      /* none: "vbd" */
+	unsigned reactors;         /* 0: one */
+	size_t bounce_pages;       /* 0: 4096 */
+	size_t guest_bounce_pages; /* 0: 4096 */
+	size_t guest_maps;         /* 0: 8192 */
+	unsigned max_queues;       /* 0: 4 */
 	uint32_t spin_max_ns;
 };
 

@@ -367,7 +367,7 @@ static void the_mark_is_never_there_while_served(void **state)
 
 	/* Refused for the mark's size, until the frontend starts anew. */
 	end();
-	disk_write(&g->disk, g->disk.back, "sluice-clean", "16383");
+	disk_write(&g->disk, g->disk.back, "sluice-clean", "16385");
 	world_start(&plain_instance);
 	assert_true(wait_error(g));
 	guest_set_state(g, 1);

@@ -271,7 +271,6 @@ static const struct spoil spoils[] = {
 	{"bytes overflow to 4096", BLKIF_READ, 1, false, (1ULL << 55) + 8, NULL, BLKIF_ERROR},
 	{"sign bit", BLKIF_READ, 1, false, 1ULL << 63, NULL, BLKIF_ERROR},
 	{"flush with data beyond", BLKIF_FLUSH_DISKCACHE, 1, false, SECTORS, NULL, BLKIF_ERROR},
-	{"barrier, not offered", BLKIF_WRITE_BARRIER, 1, false, 0, NULL, BLKIF_EOPNOTSUPP},
 	{"discard, not offered", BLKIF_DISCARD, 0, false, 0, NULL, BLKIF_EOPNOTSUPP},
 	{"operation 4", BLKIF_WRITE, 1, false, 0, op_4, BLKIF_EOPNOTSUPP},
 	{"operation 7", BLKIF_WRITE, 1, false, 0, op_7, BLKIF_EOPNOTSUPP},

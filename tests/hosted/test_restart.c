@@ -219,7 +219,7 @@ static void a_mark_for_another_size_is_refused(void **state)
 
 	world_connect();
 	end();
-	disk_write(&g->disk, g->disk.back, "sluice-clean", "16383");
+	disk_write(&g->disk, g->disk.back, "sluice-clean", "16385");
 	world_start(&plain_instance);
 	assert_refused(g);
 }

@@ -992,9 +992,10 @@ struct attach {
 static void attach_on_control(void *arg)
 {
 	struct attach *a = arg;
-	const struct xen_attach want = {.domid = a->domid, .devid = 51712, .bdev = a->bdev};
+	struct xen_attach want = {.domid = a->domid, .devid = 51712};
 	const char *kind;
 
+	assert_int_equal(target_parse(a->bdev, &want.target, &a->err), 0);
 	a->rc = xen_backend_attach(instance_backend(world.daemon), &want, &kind, &a->err);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Names of virtual disks, and targets as toolstacks write them. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "xen/vbd.h"
+#include "xen/target.h"
 #include "xen/vdev.h"
 
 static void names_and_ids_of_virtual_disks(void **state)
@@ -61,18 +62,52 @@ static void what_names_no_virtual_disk(void **state)
 
 static void targets(void **state)
 {
-	char bdev[64], instance[64];
-	bool shared;
+	struct target t;
+	struct err err;
 
-	assert_true(vbd_parse_target("data", bdev, instance, &shared));
-	assert_string_equal(bdev, "data");
-	assert_string_equal(instance, "");
-	assert_false(shared);
-	assert_true(vbd_parse_target("data@blue,shared", bdev, instance, &shared));
-	assert_string_equal(bdev, "data");
-	assert_string_equal(instance, "blue");
-	assert_true(shared);
+	assert_int_equal(target_parse("data", &t, &err), 0);
+	assert_string_equal(t.bdev, "data");
+	assert_string_equal(t.instance, "");
+	assert_false(t.shared);
+	assert_int_equal(t.sharing, TARGET_SHARING_AUTO);
+	assert_int_equal(t.on_error, BLKIF_ERROR_REPORT);
+	assert_int_equal(t.ios_per_sec | t.bytes_per_sec, 0);
+	assert_int_equal(target_parse("data@blue,shared", &t, &err), 0);
+	assert_string_equal(t.bdev, "data");
+	assert_string_equal(t.instance, "blue");
+	assert_true(t.shared);
+	assert_int_equal(
+		target_parse("d,bandwidth=3M,iops=500,on-error=retry:60,sharing=map", &t, &err), 0);
+	assert_int_equal(t.bytes_per_sec, 3 << 20);
+	assert_int_equal(t.ios_per_sec, 500);
+	assert_int_equal(t.on_error, BLKIF_ERROR_RETRY);
+	assert_int_equal(t.retry_s, 60);
+	assert_int_equal(t.sharing, TARGET_SHARING_MAP);
 }
+
+/* What is written is what was read. */
+static void targets_there_and_back(void **state)
+{
+	static const char *const texts[] = {
+		"data",
+		"data@blue,shared",
+		"data,sharing=copy,on-error=stop",
+		"data@blue,shared,sharing=map,on-error=retry:86400,iops=9223372036854775807,"
+		"bandwidth=9223372036854775807",
+	};
+
+	for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		char text[TARGET_MAX];
+		struct target t;
+		struct err err;
+
+		assert_int_equal(target_parse(texts[i], &t, &err), 0);
+		target_format(&t, text);
+		assert_string_equal(text, texts[i]);
+	}
+}
+
+#define NAME_63 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 
 static void what_is_no_target(void **state)
 {
@@ -84,22 +119,37 @@ static void what_is_no_target(void **state)
 		"data,",
 		"data,rw",
 		"data,shared,shared",
+		"data,shared=1",
+		"data,sharing",
+		"data,sharing=",
+		"data,sharing=dma",
+		"data,on-error=retry",
+		"data,on-error=retry:0",
+		"data,on-error=retry:86401",
+		"data,on-error=stop:1",
+		"data,iops=",
+		"data,iops=-1",
+		"data,iops=9223372036854775808",
+		"data,bandwidth=1X",
+		"data,bandwidth=8388608T",
 		"a b",
 		"data@blue@green",
 		"-data",
 		"../etc/passwd",
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-		"aa"
-		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-		"aa",
+		NAME_63 "a",
+		NAME_63 "," NAME_63 "," NAME_63 "," NAME_63,
 	};
-	char bdev[64], instance[64];
-	bool shared;
+	struct target t;
+	struct err err;
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-		if (vbd_parse_target(bad[i], bdev, instance, &shared))
+		if (!target_parse(bad[i], &t, &err))
 			fail_msg("'%s' was taken for a target", bad[i]);
+	/* Whose it is can be told even so. */
+	assert_int_equal(target_parse("data@blue,rw", &t, &err), -EINVAL);
+	assert_string_equal(t.instance, "blue");
+	assert_string_equal(err.text, "no option is named 'rw': there are shared, sharing=, "
+				      "on-error=, iops= and bandwidth=");
 }
 
 int main(void)
@@ -108,6 +158,7 @@ int main(void)
 		cmocka_unit_test(names_and_ids_of_virtual_disks),
 		cmocka_unit_test(what_names_no_virtual_disk),
 		cmocka_unit_test(targets),
+		cmocka_unit_test(targets_there_and_back),
 		cmocka_unit_test(what_is_no_target),
 	};
 

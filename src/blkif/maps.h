@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * maps: the pages of its guest that one queue has mapped to keep (persistent grants).
+ *
+ * A frontend that grants persistently uses the same references again and again.  Each is mapped
+ * once, found by its number from then on, and unmapped when it has been the least recently used
+ * for too long or has to make room.  The table has a fixed size, and the guest a quota over all
+ * its queues; a page that cannot be mapped now is no error: its request is copied instead.
+ */
+#ifndef SLUICE_BLKIF_MAPS_H
+#define SLUICE_BLKIF_MAPS_H
+
+#include <stdint.h>
+
+#include "base/list.h"
+#include "blkif/guest.h"
+#include "blkif/share.h"
+
+enum {
+	/* What Linux can have in flight on a ring of one page: 32 requests of 32 pages and one. */
+	BLKIF_MAPS_MAX = 1056,
+};
+
+struct blkif_map {
+	void *addr; /* the page, to read and write */
+	/* private */
+	struct list node; /* in the free or the unused list, or in none while it is used */
+	struct blkif_map *next;
+	uint32_t ref;
+	uint32_t users;
+	uint64_t unused_since_ns;
+};
+
+struct blkif_maps {
+	uint64_t hits;   /* pages that were found mapped */
+	uint64_t misses; /* and that were not */
+	uint32_t mapped; /* pages now */
+	/* private */
+	struct share *share;
+	struct blkif_guest *guest;
+	uint32_t peer;
+	uint64_t retry_at_ns; /* after a failure, nothing is mapped until then */
+	struct list free;
+	struct list unused; /* the longest unused first */
+	struct blkif_map *entries;
+	struct blkif_map **buckets;
+};
+
+/* Returns 0 or -ENOMEM. @share and @guest stay the caller's. */
+int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
+		    struct blkif_guest *guest);
+/* Unmaps all; none may be in use. */
+void blkif_maps_fini(struct blkif_maps *maps);
+
+/* The page that @ref names, to be put back; NULL if it cannot be mapped now. */
+struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t now_ns);
+void blkif_maps_put(struct blkif_maps *maps, struct blkif_map *map, uint64_t now_ns);
+
+/* Unmaps what has not been used since @since_ns. */
+void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns);
+
+#endif
