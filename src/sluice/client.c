@@ -29,25 +29,46 @@ static const struct command commands[] = {
 	{"bdev delete", "NAME", "remove a block device that no disk uses",
 	 "The file or device behind it stays as it is.\n", bdev_command_delete},
 	{"bdev list", "", "show the block devices", "", bdev_command_list},
-	{"attach", "DOMAIN VDEV BDEV [--readonly] [--shared] [--toolstack auto|xl|none]",
-	 "give a domain a disk",
+	{"attach", "DOMAIN VDEV BDEV [OPTION...]", "give a domain a disk",
 	 "  DOMAIN  a domain's name or number; 0 is this one, if it is dom0\n"
 	 "  VDEV    the name that the guest will see, e.g. xvda\n"
 	 "  BDEV    a block device that 'sluice bdev list' shows\n"
 	 "\n"
-	 "  --readonly        a disk that the guest cannot write to\n"
-	 "  --shared          other disks that also share may use the block device\n"
-	 "  --toolstack KIND  xl: through 'xl block-attach', so that xl knows the disk; none: by\n"
-	 "                    writing xenstore; auto (the default): xl for its own guests\n",
+	 "  --readonly         a disk that the guest cannot write to\n"
+	 "  --shared           other disks that also share may use the block device\n"
+	 "  --sharing MODE     how the guest's memory is reached: copy, map, or auto (the\n"
+	 "                     default)\n"
+	 "  --on-error POLICY  when the block device fails: report it to the guest (the default),\n"
+	 "                     retry:SECONDS and report then, or stop until 'sluice resume'\n"
+	 "  --iops N           at most so many requests a second\n"
+	 "  --bandwidth SIZE   at most so many bytes a second; K, M, G or T may follow\n"
+	 "  --toolstack KIND   xl: through 'xl block-attach', so that xl knows the disk; none: by\n"
+	 "                     writing xenstore; auto (the default): xl for its own guests\n",
 	 vbd_command_attach},
 	{"detach", "DOMAIN VDEV [--force] [--toolstack auto|xl|none]", "take a disk away",
 	 "  --force           do not wait for the guest to let go of it\n"
 	 "  --toolstack KIND  as for attach\n",
 	 vbd_command_detach},
-	{"list", "", "show the disks", "", vbd_command_list},
-	{"stat", "[--interval SECONDS [--count N]]", "show what the disks have done",
-	 "Without options the totals and latencies since each disk was attached.\n"
+	{"pause", "DOMAIN VDEV", "let a disk's requests wait",
+	 "Returns when nothing of the disk is in flight. The guest waits; nothing fails.\n",
+	 vbd_command_pause},
+	{"resume", "DOMAIN VDEV", "let a disk go on",
+	 "Ends what 'sluice pause' began, and tries again what waits since the block device\n"
+	 "failed (--on-error stop).\n",
+	 vbd_command_resume},
+	{"limit", "DOMAIN VDEV [--iops N] [--bandwidth SIZE]",
+	 "show or set how much a disk may do in a second",
+	 "  --iops N          requests a second; 0: no limit\n"
+	 "  --bandwidth SIZE  bytes a second, perhaps with K, M, G or T; 0: no limit\n"
 	 "\n"
+	 "What is not given stays as it is.\n",
+	 vbd_command_limit},
+	{"list", "", "show the disks", "", vbd_command_list},
+	{"stat", "[--queues] [--interval SECONDS [--count N]]", "show what the disks have done",
+	 "Without --interval the totals and latencies since each disk was attached or the daemon\n"
+	 "started.\n"
+	 "\n"
+	 "  --queues            each queue of a disk as well\n"
 	 "  --interval SECONDS  rates between samples that far apart, until interrupted\n"
 	 "  --count N           that many times\n",
 	 stat_command},

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* `sluice stat`: totals, or rates between samples. */
+/* `sluice stat`: when it asks, and what happened between two answers. */
 #include "sluice/stat.h"
 
 #include <errno.h>
@@ -10,12 +10,10 @@
 #include "base/clock.h"
 #include "base/parse.h"
 #include "sluice/client.h"
-#include "sluice/text.h"
 
 enum { INTERVAL_MAX_S = 86400 };
 
-static const char *const ops[] = {"read", "write", "flush", "discard"};
-enum { OPS = sizeof(ops) / sizeof(ops[0]) };
+const char *const stat_ops[STAT_OPS] = {"read", "write", "flush", "discard"};
 
 static double average_ns(const json_t *op)
 {
@@ -42,6 +40,86 @@ static json_t *op_rates(const json_t *before, const json_t *now, double seconds)
 			 requests > 0 && sum_ns > 0 ? sum_ns / requests : 0.0);
 }
 
+/* How much counter @name has grown; one that went back has begun anew. */
+static double growth(const json_t *before, const json_t *now, const char *name)
+{
+	json_int_t from = client_number(before, name), to = client_number(now, name);
+
+	return (double)(from <= to ? to - from : to);
+}
+
+/* All requests that were answered meanwhile, also those that made no sense. */
+static double answered(const json_t *before, const json_t *now)
+{
+	double sum = growth(before, now, "invalid");
+
+	for (unsigned i = 0; i < STAT_OPS; i++)
+		sum += growth(json_object_get(before, stat_ops[i]),
+			      json_object_get(now, stat_ops[i]), "requests");
+	return sum;
+}
+
+static json_t *notification_rates(const json_t *before, const json_t *now, double seconds)
+{
+	const json_t *from = json_object_get(before, "notifications");
+	const json_t *to = json_object_get(now, "notifications");
+	double requests = answered(before, now);
+	double sent = growth(from, to, "sent"), received = growth(from, to, "received");
+
+	return json_pack("{s:f, s:f, s:f, s:f, s:f}", "sent_per_second", sent / seconds,
+			 "received_per_second", received / seconds, "received_empty_per_second",
+			 growth(from, to, "received_empty") / seconds, "responses_per_sent",
+			 sent > 0 ? requests / sent : 0.0, "requests_per_received",
+			 received > 0 ? requests / received : 0.0);
+}
+
+/* Adds to @rates (a disk's or a queue's) what happened there. Returns 0, or -1 without memory. */
+static int add_rates(json_t *rates, const json_t *before, const json_t *now, double seconds)
+{
+	int rc = json_object_set_new(rates, "in_flight",
+				     json_integer(client_number(now, "in_flight")));
+
+	for (unsigned i = 0; i < STAT_OPS; i++)
+		rc |= json_object_set_new(rates, stat_ops[i],
+					  op_rates(json_object_get(before, stat_ops[i]),
+						   json_object_get(now, stat_ops[i]), seconds));
+	rc |= json_object_set_new(rates, "throttled",
+				  json_integer((json_int_t)growth(before, now, "throttled")));
+	return rc | json_object_set_new(rates, "notifications",
+					notification_rates(before, now, seconds));
+}
+
+static const json_t *same_queue(const json_t *list, const json_t *queue)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *other = json_array_get(list, i);
+
+		if (client_number(other, "queue") == client_number(queue, "queue"))
+			return other;
+	}
+	return NULL;
+}
+
+/* Queues that were not there before count from zero: their connection is new. */
+static json_t *queue_rates(const json_t *before, const json_t *now, double seconds)
+{
+	json_t *list = json_array();
+	int rc = 0;
+
+	for (size_t i = 0; i < json_array_size(now); i++) {
+		const json_t *queue = json_array_get(now, i);
+		json_t *rates = json_pack("{s:I, s:s}", "queue", client_number(queue, "queue"),
+					  "reactor", client_text(queue, "reactor"));
+
+		rc |= add_rates(rates, same_queue(before, queue), queue, seconds);
+		rc |= json_array_append_new(list, rates);
+	}
+	if (!rc)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
 static const json_t *same_disk(const json_t *list, const json_t *disk)
 {
 	for (size_t i = 0; i < json_array_size(list); i++) {
@@ -56,21 +134,19 @@ static const json_t *same_disk(const json_t *list, const json_t *disk)
 
 static json_t *disk_rates(const json_t *before, const json_t *now, double seconds)
 {
-	json_t *disk = json_pack("{s:I, s:s, s:I, s:s, s:s, s:f, s:I}", "domid",
-				 client_number(now, "domid"), "domain", client_text(now, "domain"),
-				 "devid", client_number(now, "devid"), "vdev",
-				 client_text(now, "vdev"), "bdev", client_text(now, "bdev"),
-				 "seconds", seconds, "in_flight", client_number(now, "in_flight"));
+	json_t *disk =
+		json_pack("{s:I, s:s, s:I, s:s, s:s, s:f}", "domid", client_number(now, "domid"),
+			  "domain", client_text(now, "domain"), "devid",
+			  client_number(now, "devid"), "vdev", client_text(now, "vdev"), "bdev",
+			  client_text(now, "bdev"), "seconds", seconds);
 
-	for (unsigned i = 0; disk && i < OPS; i++) {
-		if (json_object_set_new(disk, ops[i],
-					op_rates(json_object_get(before, ops[i]),
-						 json_object_get(now, ops[i]), seconds))) {
-			json_decref(disk);
-			return NULL;
-		}
-	}
-	return disk;
+	if (!add_rates(disk, before, now, seconds) &&
+	    !json_object_set_new(disk, "queues",
+				 queue_rates(json_object_get(before, "queues"),
+					     json_object_get(now, "queues"), seconds)))
+		return disk;
+	json_decref(disk);
+	return NULL;
 }
 
 json_t *stat_rates(const json_t *before, const json_t *now, double seconds)
@@ -86,105 +162,6 @@ json_t *stat_rates(const json_t *before, const json_t *now, double seconds)
 		}
 	}
 	return rates;
-}
-
-/* Tables */
-
-static void add_names(struct table *t, const json_t *disk)
-{
-	table_cell(t, "%s", client_text(disk, "domain"));
-	table_cell(t, "%s", client_text(disk, "vdev"));
-	table_cell(t, "%s", client_text(disk, "bdev"));
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(disk, "in_flight"));
-}
-
-static void print_rates(struct client *c, const json_t *rates)
-{
-	static const struct table_column columns[] = {
-		{"DOMAIN", false},   {"VDEV", false},  {"BDEV", false},
-		{"IN-FLIGHT", true}, {"OP", false},    {"IOPS", true},
-		{"BYTES/S", true},   {"ERRORS", true}, {"AVG/us", true},
-	};
-	struct table table;
-
-	table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
-	for (size_t i = 0; i < json_array_size(rates); i++) {
-		const json_t *disk = json_array_get(rates, i);
-
-		for (unsigned k = 0; k < OPS; k++) {
-			const json_t *op = json_object_get(disk, ops[k]);
-			double iops = json_number_value(json_object_get(op, "iops"));
-			char bytes[16];
-
-			/* Reads and writes always, so that the rows stay in place. */
-			if (k >= 2 && iops <= 0)
-				continue;
-			text_size((uint64_t)json_number_value(
-					  json_object_get(op, "bytes_per_second")),
-				  bytes);
-			add_names(&table, disk);
-			table_cell(&table, "%s", ops[k]);
-			table_cell(&table, "%.0f", iops);
-			table_cell(&table, "%s", bytes);
-			table_cell(&table, "%" JSON_INTEGER_FORMAT, client_number(op, "errors"));
-			table_cell(&table, "%.1f",
-				   json_number_value(json_object_get(op, "latency_ns_avg")) / 1e3);
-		}
-	}
-	table_print(&table, c->out);
-	table_destroy(&table);
-}
-
-static void add_totals(struct table *t, const json_t *disk, const char *name)
-{
-	static const char *const latencies[] = {"avg", "p50", "p99", "p999", "max"};
-	const json_t *op = json_object_get(disk, name);
-	const json_t *latency = json_object_get(op, "latency_ns");
-	char bytes[16];
-
-	text_size((uint64_t)client_number(op, "bytes"), bytes);
-	add_names(t, disk);
-	table_cell(t, "%s", name);
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(op, "requests"));
-	table_cell(t, "%s", bytes);
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(op, "errors"));
-	for (unsigned i = 0; i < sizeof(latencies) / sizeof(latencies[0]); i++)
-		table_cell(t, "%.1f",
-			   json_number_value(json_object_get(latency, latencies[i])) / 1e3);
-}
-
-/* What the guest asked that made no sense. */
-static void add_invalid(struct table *t, const json_t *disk)
-{
-	add_names(t, disk);
-	table_cell(t, "invalid");
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(disk, "invalid"));
-	for (unsigned i = 0; i < 7; i++)
-		table_cell(t, "-");
-}
-
-static void print_totals(struct client *c, const json_t *disks)
-{
-	static const struct table_column columns[] = {
-		{"DOMAIN", false}, {"VDEV", false},    {"BDEV", false},  {"IN-FLIGHT", true},
-		{"OP", false},     {"REQUESTS", true}, {"BYTES", true},  {"ERRORS", true},
-		{"AVG/us", true},  {"P50/us", true},   {"P99/us", true}, {"P99.9/us", true},
-		{"MAX/us", true},
-	};
-	struct table table;
-
-	table_init(&table, columns, sizeof(columns) / sizeof(columns[0]));
-	for (size_t i = 0; i < json_array_size(disks); i++) {
-		const json_t *disk = json_array_get(disks, i);
-
-		for (unsigned k = 0; k < OPS; k++)
-			if (k < 2 || client_number(json_object_get(disk, ops[k]), "requests"))
-				add_totals(&table, disk, ops[k]);
-		if (client_number(disk, "invalid"))
-			add_invalid(&table, disk);
-	}
-	table_print(&table, c->out);
-	table_destroy(&table);
 }
 
 /* The command */
@@ -208,7 +185,8 @@ static void sleep_until(uint64_t when_ns)
 }
 
 /* One line (JSON) or one table a sample. */
-static int print_sample(struct client *c, const json_t *before, const json_t *now, double seconds)
+static int print_sample(struct client *c, const json_t *before, const json_t *now, double seconds,
+			bool queues)
 {
 	json_t *rates = stat_rates(before, now, seconds);
 
@@ -218,14 +196,14 @@ static int print_sample(struct client *c, const json_t *before, const json_t *no
 		json_dumpf(rates, c->out, JSON_COMPACT | JSON_ENSURE_ASCII);
 		fputc('\n', c->out);
 	} else {
-		print_rates(c, rates);
+		stat_print_rates(c->out, rates, queues);
 	}
 	json_decref(rates);
 	/* Into a pipe that nobody reads any more there is nothing to sample for. */
 	return fflush(c->out) || ferror(c->out) ? client_fail(c, "cannot write the output") : 0;
 }
 
-static int watch(struct client *c, unsigned interval_s, uint32_t count)
+static int watch(struct client *c, unsigned interval_s, uint32_t count, bool queues)
 {
 	uint64_t before_ns = clock_now_ns(), due_ns = before_ns;
 	json_t *before, *now;
@@ -244,7 +222,7 @@ static int watch(struct client *c, unsigned interval_s, uint32_t count)
 		now_ns = clock_now_ns();
 		if (i && !c->json)
 			fputc('\n', c->out);
-		rc = print_sample(c, before, now, (double)(now_ns - before_ns) / 1e9);
+		rc = print_sample(c, before, now, (double)(now_ns - before_ns) / 1e9, queues);
 		json_decref(before);
 		before = now;
 		before_ns = now_ns;
@@ -256,15 +234,17 @@ static int watch(struct client *c, unsigned interval_s, uint32_t count)
 int stat_command(struct client *c, int argc, char **argv)
 {
 	const char *interval = NULL, *count = NULL;
+	bool queues = false;
 	const struct client_option options[] = {
 		{"interval", NULL, &interval},
 		{"count", NULL, &count},
+		{"queues", &queues, NULL},
 	};
 	uint32_t interval_s = 0, times = 0;
 	json_t *now;
 	int rc;
 
-	rc = client_parse(c, argc, argv, options, 2, NULL, 0, 0);
+	rc = client_parse(c, argc, argv, options, 3, NULL, 0, 0);
 	if (rc != CLIENT_GO_ON)
 		return rc;
 	if (interval && (!parse_u32(interval, INTERVAL_MAX_S, &interval_s) || !interval_s))
@@ -275,14 +255,14 @@ int stat_command(struct client *c, int argc, char **argv)
 	if (count && !interval)
 		return client_misuse(c, "--count needs --interval");
 	if (interval)
-		return watch(c, interval_s, times);
+		return watch(c, interval_s, times, queues);
 	rc = sample(c, &now);
 	if (rc)
 		return rc;
 	if (c->json)
 		client_print_json(c, now);
 	else
-		print_totals(c, now);
+		stat_print_totals(c->out, now, queues);
 	json_decref(now);
 	return 0;
 }

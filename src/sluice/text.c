@@ -75,6 +75,32 @@ char *text_clean(const char *text, bool lines)
 	return clean;
 }
 
+/* A harmless copy of what is to be printed. */
+static char *format_clean(const char *fmt, va_list ap) __attribute__((format(printf, 1, 0)));
+static char *format_clean(const char *fmt, va_list ap)
+{
+	char *text, *clean;
+
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	need(text);
+	clean = text_clean(text, false);
+	free(text);
+	return clean;
+}
+
+void text_print(FILE *out, const char *fmt, ...)
+{
+	va_list ap;
+	char *line;
+
+	va_start(ap, fmt);
+	line = format_clean(fmt, ap);
+	va_end(ap);
+	fprintf(out, "%s\n", line);
+	free(line);
+}
+
 size_t text_width(const char *text)
 {
 	size_t width = 0;
@@ -111,17 +137,25 @@ void table_init(struct table *t, const struct table_column *columns, size_t colu
 
 void table_cell(struct table *t, const char *fmt, ...)
 {
-	char *text;
 	va_list ap;
 
-	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		text = NULL;
-	va_end(ap);
-	need(text);
 	t->cells = need(reallocarray(t->cells, t->cells_len + 1, sizeof(*t->cells)));
-	t->cells[t->cells_len++] = text_clean(text, false);
-	free(text);
+	va_start(ap, fmt);
+	t->cells[t->cells_len++] = format_clean(fmt, ap);
+	va_end(ap);
+}
+
+void table_note(struct table *t, const char *fmt, ...)
+{
+	va_list ap;
+
+	t->notes = need(reallocarray(t->notes, t->notes_len + 1, sizeof(*t->notes)));
+	va_start(ap, fmt);
+	t->notes[t->notes_len++] = (struct table_note){
+		.cells_before = t->cells_len,
+		.text = format_clean(fmt, ap),
+	};
+	va_end(ap);
 }
 
 static size_t column_width(const struct table *t, size_t column)
@@ -154,6 +188,7 @@ static void print_cell(const struct table *t, size_t column, const char *text, s
 void table_print(const struct table *t, FILE *out)
 {
 	size_t *widths = need(calloc(t->columns_len, sizeof(*widths)));
+	size_t note = 0;
 
 	for (size_t i = 0; i < t->columns_len; i++) {
 		widths[i] = column_width(t, i);
@@ -163,6 +198,8 @@ void table_print(const struct table *t, FILE *out)
 		size_t column = i % t->columns_len;
 
 		print_cell(t, column, t->cells[i], widths[column], out);
+		for (; note < t->notes_len && t->notes[note].cells_before == i + 1; note++)
+			fprintf(out, "    %s\n", t->notes[note].text);
 	}
 	free(widths);
 }
@@ -172,4 +209,7 @@ void table_destroy(struct table *t)
 	for (size_t i = 0; i < t->cells_len; i++)
 		free(t->cells[i]);
 	free(t->cells);
+	for (size_t i = 0; i < t->notes_len; i++)
+		free(t->notes[i].text);
+	free(t->notes);
 }

@@ -16,6 +16,8 @@
 
 /* A harmless copy of @text, for the caller to free. @lines: newlines and tabs stay. */
 char *text_clean(const char *text, bool lines);
+/* Prints a line, made harmless. */
+void text_print(FILE *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* How many columns a harmless text takes. */
 size_t text_width(const char *text);
 /* "512", "10K", "1.5G" (powers of 1024, rounded to a tenth); @out has room for 16 bytes. */
@@ -31,11 +33,18 @@ struct table {
 	size_t columns_len;
 	char **cells; /* row by row */
 	size_t cells_len;
+	struct table_note {
+		size_t cells_before;
+		char *text;
+	} * notes;
+	size_t notes_len;
 };
 
 void table_init(struct table *t, const struct table_column *columns, size_t columns_len);
 /* Adds the next cell of the current row; the text is made harmless. */
 void table_cell(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Adds a line of its own below the row just finished; the text is made harmless. */
+void table_note(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Prints titles and rows, each column as wide as its widest cell. */
 void table_print(const struct table *t, FILE *out);
 void table_destroy(struct table *t);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * `sluice attach`, `detach` and `list`.
+ * `sluice attach` and `detach`.
  *
  * Where xl manages the domain it does the work, and what can be checked is checked before it runs,
  * for its messages tell little of ours.  Elsewhere the daemon writes xenstore itself.
@@ -13,54 +13,30 @@
 #include "base/clock.h"
 #include "base/parse.h"
 #include "sluice/client.h"
-#include "sluice/text.h"
+#include "sluice/disk.h"
 #include "sluice/xl.h"
 
 #define SETTLE_STEP_NS (100 * NSEC_PER_MSEC)
 
-struct domain {
-	json_int_t id;
-	char name[256]; /* harmless */
-	char id_text[24];
-	char *xl; /* to be used for it; NULL: not */
-};
-
-static int check_names(struct client *c, const char *vdev, const char *bdev)
-{
-	if (!xl_vdev_valid(vdev))
-		return client_misuse(c, "'%s' is no name for a disk in a guest: use one like xvda",
-				     vdev);
-	if (bdev && !parse_name(bdev))
-		return client_misuse(c, "'%s' is no name of a bdev ('sluice bdev list' shows them)",
-				     bdev);
-	return CLIENT_GO_ON;
-}
-
-/* Asks who the domain is and decides who does the work. Returns CLIENT_GO_ON or the exit status. */
+/*
+ * Asks who the domain is and decides who does the work: @xl is what to run, for the caller to free,
+ * or NULL for the daemon. Returns CLIENT_GO_ON or the exit status.
+ */
 static int find_domain(struct client *c, const char *domain, const char *toolstack,
-		       struct domain *d)
+		       struct disk_domain *d, char **xl)
 {
-	json_t *result;
-	struct err err;
-	char *name;
-	bool xl;
+	bool wanted;
+	int rc;
 
 	if (strcmp(toolstack, "auto") && strcmp(toolstack, "xl") && strcmp(toolstack, "none"))
 		return client_misuse(c, "the toolstack is auto, xl or none, not '%s'", toolstack);
-	if (client_call(c, "xen_get_domain", json_pack("{s:s}", "domain", domain), c->quick_ms,
-			&result, &err))
-		return client_fail(c, "%s", err.text);
-	d->id = client_number(result, "domid");
-	name = text_clean(client_text(result, "name"), false);
-	snprintf(d->name, sizeof(d->name), "%s", name);
-	free(name);
-	snprintf(d->id_text, sizeof(d->id_text), "%" JSON_INTEGER_FORMAT, d->id);
+	rc = disk_find_domain(c, domain, d);
+	if (rc != CLIENT_GO_ON)
+		return rc;
 	/* Dom0 is not xl's, although it runs there. */
-	xl = !strcmp(toolstack, "xl") || (!strcmp(toolstack, "auto") && d->id &&
-					  !strcmp(client_text(result, "toolstack"), "xl"));
-	json_decref(result);
-	d->xl = xl ? xl_find() : NULL;
-	if (xl && !d->xl)
+	wanted = !strcmp(toolstack, "xl") || (!strcmp(toolstack, "auto") && d->id && d->xl);
+	*xl = wanted ? xl_find() : NULL;
+	if (wanted && !*xl)
 		return client_fail(
 			c,
 			"domain %s is xl's, and there is no xl on PATH: add /usr/sbin to "
@@ -79,7 +55,7 @@ static bool is_disk(const json_t *vbd, const char *vdev)
 }
 
 /* The domain's disk @vdev among @vbds; NULL if there is none. */
-static json_t *disk_in(const json_t *vbds, const struct domain *d, const char *vdev)
+static json_t *disk_in(const json_t *vbds, const struct disk_domain *d, const char *vdev)
 {
 	for (size_t i = 0; i < json_array_size(vbds); i++) {
 		json_t *vbd = json_array_get(vbds, i);
@@ -94,7 +70,7 @@ static json_t *disk_in(const json_t *vbds, const struct domain *d, const char *v
  * The domain's disk @vdev as the daemon lists it. Returns 0 and *@vbd, a new reference or NULL if
  * there is none; or a negative number with the line in @err.
  */
-static int find_vbd(struct client *c, const struct domain *d, const char *vdev, json_t **vbd,
+static int find_vbd(struct client *c, const struct disk_domain *d, const char *vdev, json_t **vbd,
 		    struct err *err)
 {
 	json_t *vbds;
@@ -119,7 +95,7 @@ static void pause_ns(uint64_t ns)
  * xl has done its part: waits until the daemon has (@wanted) the disk without an error, or has it
  * no more. Returns 0 or the exit status.
  */
-static int settle(struct client *c, const struct domain *d, const char *vdev, bool wanted)
+static int settle(struct client *c, const struct disk_domain *d, const char *vdev, bool wanted)
 {
 	uint64_t deadline_ns = clock_now_ns() + c->settle_ms * NSEC_PER_MSEC;
 	char why[sizeof(((struct err *)0)->text)] = "sluiced does not see it";
@@ -176,8 +152,8 @@ static const json_t *obstacle_in(const json_t *vbds, const char *bdev, bool shar
 }
 
 /* Whether the daemon could serve the disk. Returns CLIENT_GO_ON or the exit status. */
-static int check_bdev(struct client *c, const json_t *vbds, const char *bdev, bool readonly,
-		      bool shared)
+static int check_bdev(struct client *c, const json_t *vbds, const char *bdev,
+		      const struct disk_options *o)
 {
 	const json_t *b, *obstacle;
 	struct err err;
@@ -188,8 +164,8 @@ static int check_bdev(struct client *c, const json_t *vbds, const char *bdev, bo
 			&err))
 		return client_fail(c, "%s", err.text);
 	b = json_array_get(list, 0);
-	obstacle = client_truth(b, "shared") ? NULL : obstacle_in(vbds, bdev, shared);
-	if (client_truth(b, "readonly") && !readonly)
+	obstacle = client_truth(b, "shared") ? NULL : obstacle_in(vbds, bdev, o->shared);
+	if (client_truth(b, "readonly") && !o->readonly)
 		rc = client_fail(c, "bdev '%s' is read-only: attach it with --readonly", bdev);
 	else if (obstacle)
 		rc = client_fail(c,
@@ -202,8 +178,8 @@ static int check_bdev(struct client *c, const json_t *vbds, const char *bdev, bo
 }
 
 /* What can be said in one line is said before xl runs. Returns CLIENT_GO_ON or the exit status. */
-static int check_attach(struct client *c, const struct domain *d, const char *vdev,
-			const char *bdev, bool readonly, bool shared)
+static int check_attach(struct client *c, const struct disk_domain *d, const char *vdev,
+			const char *bdev, const struct disk_options *o)
 {
 	const json_t *vbd;
 	struct err err;
@@ -219,38 +195,41 @@ static int check_attach(struct client *c, const struct domain *d, const char *vd
 				 "another name, or detach that one first",
 				 d->name, d->id_text, vdev, client_text(vbd, "bdev"));
 	else
-		rc = check_bdev(c, vbds, bdev, readonly, shared);
+		rc = check_bdev(c, vbds, bdev, o);
 	json_decref(vbds);
 	return rc;
 }
 
-static int attach_by_xl(struct client *c, const struct domain *d, const char *vdev,
-			const char *bdev, bool readonly, bool shared)
+static int attach_by_xl(struct client *c, const char *xl, const struct disk_domain *d,
+			const char *vdev, const char *bdev, const struct disk_options *o)
 {
 	const char *args[] = {"block-attach", d->id_text, NULL, NULL};
-	char *spec;
+	char *target, *spec = NULL;
 	int rc;
 
-	rc = check_attach(c, d, vdev, bdev, readonly, shared);
+	rc = check_attach(c, d, vdev, bdev, o);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	spec = xl_disk_spec(vdev, bdev, c->instance, readonly, shared);
+	target = disk_target(bdev, c->instance, o);
+	if (target)
+		spec = xl_disk_spec(vdev, o->readonly, target);
+	free(target);
 	if (!spec)
 		return client_fail(c, "out of memory");
 	args[2] = spec;
-	rc = xl_run(c, d->xl, args);
+	rc = xl_run(c, xl, args);
 	free(spec);
 	return rc ? rc : settle(c, d, vdev, true);
 }
 
-static int attach_by_daemon(struct client *c, const struct domain *d, const char *vdev,
-			    const char *bdev, bool readonly, bool shared)
+static int attach_by_daemon(struct client *c, const struct disk_domain *d, const char *vdev,
+			    const char *bdev, const struct disk_options *o)
 {
-	json_t *params, *result;
+	json_t *params = disk_attach_params(d->id_text, vdev, bdev, o), *result;
 	struct err err;
 
-	params = json_pack("{s:s, s:s, s:s, s:b, s:b}", "domain", d->id_text, "vdev", vdev, "bdev",
-			   bdev, "readonly", readonly, "shared", shared);
+	if (!params)
+		return client_fail(c, "out of memory");
 	if (client_call(c, "vbd_attach", params, c->guest_ms, &result, &err))
 		return client_fail(c, "%s", err.text);
 	if (c->json)
@@ -261,33 +240,46 @@ static int attach_by_daemon(struct client *c, const struct domain *d, const char
 
 int vbd_command_attach(struct client *c, int argc, char **argv)
 {
-	const char *words[3], *toolstack = "auto";
-	bool readonly = false, shared = false;
+	const char *words[3], *toolstack = "auto", *iops = NULL, *bandwidth = NULL;
+	struct disk_options o = {0};
 	const struct client_option options[] = {
-		{"readonly", &readonly, NULL},
-		{"shared", &shared, NULL},
+		{"readonly", &o.readonly, NULL}, {"shared", &o.shared, NULL},
+		{"sharing", NULL, &o.sharing},   {"on-error", NULL, &o.on_error},
+		{"iops", NULL, &iops},           {"bandwidth", NULL, &bandwidth},
 		{"toolstack", NULL, &toolstack},
 	};
-	struct domain d;
+	struct disk_domain d;
+	char *xl;
 	int rc;
 
-	rc = client_parse(c, argc, argv, options, 3, words, 3, 3);
+	rc = client_parse(c, argc, argv, options, sizeof(options) / sizeof(options[0]), words, 3,
+			  3);
 	if (rc == CLIENT_GO_ON)
-		rc = check_names(c, words[1], words[2]);
+		rc = disk_check_vdev(c, words[1]);
+	if (rc == CLIENT_GO_ON && !parse_name(words[2]))
+		rc = client_misuse(c, "'%s' is no name of a bdev ('sluice bdev list' shows them)",
+				   words[2]);
 	if (rc == CLIENT_GO_ON)
-		rc = find_domain(c, words[0], toolstack, &d);
+		rc = disk_check_options(c, &o);
+	if (rc == CLIENT_GO_ON && iops)
+		rc = disk_parse_iops(c, iops, &o.iops);
+	if (rc == CLIENT_GO_ON && bandwidth)
+		rc = disk_parse_bandwidth(c, bandwidth, &o.bandwidth);
+	if (rc == CLIENT_GO_ON)
+		rc = find_domain(c, words[0], toolstack, &d, &xl);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	rc = d.xl ? attach_by_xl(c, &d, words[1], words[2], readonly, shared)
-		  : attach_by_daemon(c, &d, words[1], words[2], readonly, shared);
+	rc = xl ? attach_by_xl(c, xl, &d, words[1], words[2], &o)
+		: attach_by_daemon(c, &d, words[1], words[2], &o);
 	if (!rc && !c->json)
 		fprintf(c->out, "bdev %s attached to %s (domain %s) as %s\n", words[2], d.name,
 			d.id_text, words[1]);
-	free(d.xl);
+	free(xl);
 	return rc;
 }
 
-static int detach_by_xl(struct client *c, const struct domain *d, const char *vdev, bool force)
+static int detach_by_xl(struct client *c, const char *xl, const struct disk_domain *d,
+			const char *vdev, bool force)
 {
 	const char *forced[] = {"block-detach", "--force", d->id_text, vdev, NULL};
 	const char *args[] = {"block-detach", d->id_text, vdev, NULL};
@@ -304,11 +296,12 @@ static int detach_by_xl(struct client *c, const struct domain *d, const char *vd
 				   "shows its disks",
 				   d->name, d->id_text, vdev);
 	json_decref(vbd);
-	rc = xl_run(c, d->xl, force ? forced : args);
+	rc = xl_run(c, xl, force ? forced : args);
 	return rc ? rc : settle(c, d, vdev, false);
 }
 
-static int detach_by_daemon(struct client *c, const struct domain *d, const char *vdev, bool force)
+static int detach_by_daemon(struct client *c, const struct disk_domain *d, const char *vdev,
+			    bool force)
 {
 	json_t *params, *result;
 	struct err err;
@@ -328,50 +321,23 @@ int vbd_command_detach(struct client *c, int argc, char **argv)
 		{"force", &force, NULL},
 		{"toolstack", NULL, &toolstack},
 	};
-	struct domain d;
+	struct disk_domain d;
+	char *xl;
 	int rc;
 
 	rc = client_parse(c, argc, argv, options, 2, words, 2, 2);
 	if (rc == CLIENT_GO_ON)
-		rc = check_names(c, words[1], NULL);
+		rc = disk_check_vdev(c, words[1]);
 	if (rc == CLIENT_GO_ON)
-		rc = find_domain(c, words[0], toolstack, &d);
+		rc = find_domain(c, words[0], toolstack, &d, &xl);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	rc = d.xl ? detach_by_xl(c, &d, words[1], force) : detach_by_daemon(c, &d, words[1], force);
+	rc = xl ? detach_by_xl(c, xl, &d, words[1], force)
+		: detach_by_daemon(c, &d, words[1], force);
 	if (!rc && c->json)
 		fputs("true\n", c->out);
 	else if (!rc)
 		fprintf(c->out, "%s detached from %s (domain %s)\n", words[1], d.name, d.id_text);
-	free(d.xl);
+	free(xl);
 	return rc;
-}
-
-static void add_row(struct table *t, const json_t *vbd)
-{
-	const char *error = json_string_value(json_object_get(vbd, "error"));
-
-	table_cell(t, "%s", client_text(vbd, "domain"));
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(vbd, "domid"));
-	table_cell(t, "%s", client_text(vbd, "vdev"));
-	table_cell(t, "%s", client_text(vbd, "bdev"));
-	table_cell(t, "%s%s", client_truth(vbd, "readonly") ? "ro" : "rw",
-		   client_truth(vbd, "shared") ? ",shared" : "");
-	table_cell(t, "%s", client_text(vbd, "backend"));
-	table_cell(t, "%s", client_text(vbd, "state"));
-	table_cell(t, "%s", client_text(vbd, "frontend_state"));
-	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(vbd, "queues"));
-	table_cell(t, "%s", error ? error : "-");
-}
-
-int vbd_command_list(struct client *c, int argc, char **argv)
-{
-	static const struct table_column columns[] = {
-		{"DOMAIN", false}, {"ID", true},       {"VDEV", false},  {"BDEV", false},
-		{"ACCESS", false}, {"BACKEND", false}, {"STATE", false}, {"FRONTEND", false},
-		{"QUEUES", true},  {"ERROR", false},
-	};
-
-	return client_list(c, argc, argv, "vbd_get_vbds", columns,
-			   sizeof(columns) / sizeof(columns[0]), add_row);
 }

@@ -31,16 +31,13 @@ bool xl_vdev_valid(const char *vdev)
 	return len ? disk >= 1 && disk <= 3 && number <= 3 : number >= 1 && number <= 10;
 }
 
-char *xl_disk_spec(const char *vdev, const char *bdev, const char *instance, bool readonly,
-		   bool shared)
+char *xl_disk_spec(const char *vdev, bool readonly, const char *target)
 {
-	bool ours = !strcmp(instance, "sluice");
 	char *spec;
 
 	/* The target comes last: xl takes all that follows for a part of it. */
-	if (asprintf(&spec, "vdev=%s,script=block-sluice,access=%s,target=%s%s%s%s", vdev,
-		     readonly ? "ro" : "rw", bdev, ours ? "" : "@", ours ? "" : instance,
-		     shared ? ",shared" : "") < 0)
+	if (asprintf(&spec, "vdev=%s,script=block-sluice,access=%s,target=%s", vdev,
+		     readonly ? "ro" : "rw", target) < 0)
 		return NULL;
 	return spec;
 }

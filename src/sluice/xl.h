@@ -16,12 +16,8 @@
  */
 bool xl_vdev_valid(const char *vdev);
 
-/*
- * xl's description of a disk of ours, for the caller to free; the target's own "," and "@" cannot
- * be mistaken, since no name has them. All strings have been checked.
- */
-char *xl_disk_spec(const char *vdev, const char *bdev, const char *instance, bool readonly,
-		   bool shared);
+/* xl's description of a disk of ours, for the caller to free. All strings have been checked. */
+char *xl_disk_spec(const char *vdev, bool readonly, const char *target);
 
 /* The path of xl, found by PATH, for the caller to free; NULL if there is none. */
 char *xl_find(void);
