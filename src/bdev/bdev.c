@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/parse.h"
+#include "bdev/sectors.h"
 
 static struct list bdevs = LIST_INIT(bdevs); /* by name */
 
@@ -94,6 +95,12 @@ int bdev_register(struct bdev *b, struct err *err)
 
 	if (rc)
 		return rc;
+	b->sectors = NULL;
+	if (b->limits.block_size != 512) {
+		b->sectors = sectors_create(b);
+		if (!b->sectors)
+			return err_set(err, -ENOMEM, "no memory left for a bdev");
+	}
 	b->claims = 0;
 	b->channels = 0;
 	list_insert(&b->node, before, before->next);
@@ -122,7 +129,15 @@ struct bdev *bdev_next(const struct bdev *b)
 static void destroy(struct bdev *b)
 {
 	list_del(&b->node);
+	if (b->sectors)
+		sectors_destroy(b->sectors);
 	b->ops->destroy(b);
+}
+
+/* Acquire: what a reactor did with its channel before it closed it is over for us too. */
+static bool has_channels(const struct bdev *b)
+{
+	return __atomic_load_n(&b->channels, __ATOMIC_ACQUIRE);
 }
 
 int bdev_delete(const char *name, struct err *err)
@@ -134,8 +149,7 @@ int bdev_delete(const char *name, struct err *err)
 			err, -ENOENT,
 			"there is no bdev \"%s\": \"sluice bdev list\" shows those there are",
 			name);
-	/* Acquire: what a reactor did with its channel before it closed it is over for us too. */
-	if (b->claims || __atomic_load_n(&b->channels, __ATOMIC_ACQUIRE))
+	if (b->claims || has_channels(b) || (b->sectors && has_channels(b->sectors)))
 		return err_set(err, -EBUSY, "bdev \"%s\" is in use: detach its disk first", name);
 	destroy(b);
 	return 0;
@@ -183,6 +197,8 @@ void bdev_set_size(struct bdev *b, uint64_t size)
 {
 	/* Pairs with the acquire in bdev_get_size(). */
 	__atomic_store_n(&b->size, size, __ATOMIC_RELEASE);
+	if (b->sectors)
+		__atomic_store_n(&b->sectors->size, size, __ATOMIC_RELEASE);
 	if (resized_fn)
 		resized_fn(b, resized_arg);
 }
@@ -212,6 +228,11 @@ int bdev_resize(struct bdev *b, uint64_t size, struct err *err)
 	return 0;
 }
 
+struct bdev *bdev_sectors(struct bdev *b)
+{
+	return b->sectors ? b->sectors : b;
+}
+
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)
 {
 	int rc = b->ops->channel_open(b, r, ch);
@@ -229,7 +250,7 @@ void bdev_channel_close(struct bdev_channel *ch)
 	struct bdev *b = ch->bdev;
 
 	b->ops->channel_close(ch);
-	/* Release: pairs with the acquire in bdev_delete(). */
+	/* Release: pairs with the acquire in has_channels(). */
 	__atomic_sub_fetch(&b->channels, 1, __ATOMIC_RELEASE);
 }
 
@@ -300,9 +321,4 @@ void bdev_submit(struct bdev_channel *ch, struct bdev_io *io)
 		return;
 	}
 	ch->bdev->ops->submit(ch, io);
-}
-
-struct bdev *bdev_sectors(struct bdev *b)
-{
-	return b;
 }

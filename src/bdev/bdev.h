@@ -60,7 +60,7 @@ struct bdev_limits {
 	uint32_t block_size;          /* of offsets and lengths: 512 or 4096 */
 	uint32_t physical_block_size; /* smallest write without read-modify-write inside the device
 				       */
-	uint32_t mem_align;           /* of each iov's base, a power of two */
+	uint32_t mem_align;           /* of each iov's base, a power of two, at most 4096 */
 	uint32_t max_iov;             /* pieces of one READ or WRITE; 0: any number */
 	uint64_t max_io;              /* bytes of one READ or WRITE; 0: any */
 	bool write_cache;             /* a completed WRITE is durable only after a FLUSH */
@@ -109,6 +109,7 @@ struct bdev {
 	unsigned claims;
 	bool claims_shared;
 	unsigned channels;
+	struct bdev *sectors; /* bdev_sectors(); NULL: itself */
 };
 
 /* A provider embeds this at the start of its own channel. */
@@ -162,9 +163,6 @@ int bdev_delete(const char *name, struct err *err);
 /* Destroys all; for the daemon's end. None may be claimed. */
 void bdev_delete_all(void);
 
-/* @b as a bdev of 512-byte blocks, to open channels on; what is claimed is @b itself. */
-struct bdev *bdev_sectors(struct bdev *b);
-
 /*
  * Claims @b for one user (a virtual disk). A second claim is refused (-EBUSY) unless both asked to
  * share, by @shared or because the bdev was created shared. -EROFS: @write on a read-only bdev.
@@ -191,6 +189,13 @@ void bdev_set_size(struct bdev *b, uint64_t size);
  * NULL: none.
  */
 void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg);
+
+/*
+ * @b in sectors of 512 bytes: itself if those are its blocks, else a bdev in front of it that makes
+ * sectors of blocks. Channels are opened and ios submitted there; it is claimed, resized and
+ * deleted as @b, and is gone with it. A secure DISCARD of parts of blocks is refused (-EINVAL).
+ */
+struct bdev *bdev_sectors(struct bdev *b);
 
 /* Opens a channel of @b on the calling reactor. Returns 0 or a negative errno. */
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch);
