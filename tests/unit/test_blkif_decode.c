@@ -185,6 +185,81 @@ static void operations_are_judged(void **state)
 	}
 }
 
+/* Those that a bdev or a toolstack may not want. */
+static void barriers_and_discards_are_judged_if_offered(void **state)
+{
+	struct blkif_limits offered = limits, readonly = limits;
+	struct blkif_wire_segment segments[BLKIF_MAX_DIRECT_SEGMENTS];
+	struct blkif_request req;
+
+	offered.barrier = true;
+	offered.discard = true;
+	readonly.readonly = true;
+	readonly.barrier = true;
+	for (unsigned l = 0; l < 2; l++) {
+		struct slot s = direct(layouts[l], BLKIF_WRITE_BARRIER, 2, 5);
+
+		assert_int_equal(decode(&s, &offered, &req, segments), BLKIF_OKAY);
+		assert_int_equal(req.operation, BLKIF_WRITE_BARRIER);
+		assert_int_equal(req.kind, BLKIF_KIND_WRITE);
+		assert_true(req.barrier && req.preflush && req.postflush);
+		assert_int_equal(decode(&s, &readonly, &req, segments), BLKIF_ERROR);
+		s = direct(layouts[l], BLKIF_WRITE_BARRIER, 0, 0);
+		assert_int_equal(decode(&s, &offered, &req, segments), BLKIF_OKAY);
+		assert_int_equal(req.kind, BLKIF_KIND_FLUSH);
+		assert_true(req.barrier);
+		assert_false(req.preflush || req.postflush);
+		s = direct(layouts[l], BLKIF_WRITE_BARRIER, 12, 0);
+		assert_int_equal(decode(&s, &offered, &req, segments), BLKIF_ERROR);
+	}
+}
+
+static void ranges_of_discards_are_judged(void **state)
+{
+	static const struct {
+		uint64_t sector, sectors;
+		enum blkif_status status;
+	} ranges[] = {
+		{0, 1000, BLKIF_OKAY},
+		{999, 1, BLKIF_OKAY},
+		{5, 7, BLKIF_OKAY},
+		{0, 0, BLKIF_ERROR},
+		{0, 1001, BLKIF_ERROR},
+		{1000, 1, BLKIF_ERROR},
+		{999, 2, BLKIF_ERROR},
+		{UINT64_MAX, 1, BLKIF_ERROR},
+		{1, UINT64_MAX, BLKIF_ERROR},
+		{UINT64_MAX, UINT64_MAX, BLKIF_ERROR},
+		{500, UINT64_MAX - 400, BLKIF_ERROR},
+	};
+	struct blkif_limits lim = {.sectors = 1000, .discard = true};
+	struct blkif_wire_segment segments[BLKIF_MAX_DIRECT_SEGMENTS];
+	struct blkif_request req;
+
+	for (unsigned l = 0; l < 2; l++) {
+		for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+			struct slot s = direct(layouts[l], BLKIF_DISCARD, 0, ranges[i].sector);
+
+			memcpy(s.bytes + layouts[l]->discard_sectors, &ranges[i].sectors,
+			       sizeof(uint64_t));
+			lim.secure_discard = false;
+			assert_int_equal((int)decode(&s, &lim, &req, segments),
+					 (int)ranges[i].status);
+			assert_int_equal(req.operation, BLKIF_DISCARD);
+			assert_false(req.secure);
+			if (ranges[i].status == BLKIF_OKAY)
+				assert_int_equal(req.sectors, ranges[i].sectors);
+			/* To erase is another promise. */
+			s.bytes[BLKIF_REQ_DISCARD_FLAG] = BLKIF_DISCARD_SECURE;
+			assert_int_equal(decode(&s, &lim, &req, segments), BLKIF_EOPNOTSUPP);
+			lim.secure_discard = true;
+			assert_int_equal((int)decode(&s, &lim, &req, segments),
+					 (int)ranges[i].status);
+			assert_true(req.secure);
+		}
+	}
+}
+
 static enum blkif_status judge_range(uint64_t sectors, uint64_t sector, unsigned nr, uint8_t first,
 				     uint8_t last, uint32_t *bytes)
 {
@@ -327,9 +402,14 @@ static void noise_is_harmless(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fields_are_found),       cmocka_unit_test(operations_are_judged),
-		cmocka_unit_test(ranges_are_judged),      cmocka_unit_test(segments_are_judged),
-		cmocka_unit_test(each_segment_is_judged), cmocka_unit_test(noise_is_harmless),
+		cmocka_unit_test(fields_are_found),
+		cmocka_unit_test(operations_are_judged),
+		cmocka_unit_test(barriers_and_discards_are_judged_if_offered),
+		cmocka_unit_test(ranges_of_discards_are_judged),
+		cmocka_unit_test(ranges_are_judged),
+		cmocka_unit_test(segments_are_judged),
+		cmocka_unit_test(each_segment_is_judged),
+		cmocka_unit_test(noise_is_harmless),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -302,6 +302,51 @@ static void large_rings(void **state)
 	}
 }
 
+/*
+ * Some of those taken are answered, in another order, and the others given back: whoever attaches
+ * next finds those, and then what was never taken.
+ */
+static void given_back_requests_are_found_again(void **state)
+{
+	enum { TAKEN = 12, ANSWERED = 5, NEVER = 20 };
+
+	for (unsigned l = 0; l < 2; l++) {
+		for (unsigned s = 0; s < STARTS; s++) {
+			struct blkif_ring ring = attach(layouts[l], starts[s]);
+			uint8_t slots[TAKEN][BLKIF_MAX_REQUEST_BYTES],
+				slot[BLKIF_MAX_REQUEST_BYTES];
+			unsigned bytes = layouts[l]->request_bytes;
+			const void *back[TAKEN - ANSWERED];
+
+			for (uint32_t i = 0; i < TAKEN + NEVER; i++)
+				memset(page.bytes + BLKIF_RING_HEADER_BYTES +
+					       (size_t)((starts[s] + i) % SLOTS) * bytes,
+				       (int)i + 1, bytes);
+			atomic_store(&page.ours.req_prod, starts[s] + TAKEN + NEVER);
+			for (unsigned i = 0; i < TAKEN; i++)
+				blkif_ring_take(&ring, slots[i]);
+			/* The last ones were answered first: over the slots of the first ones. */
+			for (unsigned i = 0; i < ANSWERED; i++)
+				blkif_ring_respond(&ring, i, BLKIF_READ, BLKIF_OKAY);
+			blkif_ring_push(&ring);
+			for (unsigned i = 0; i < TAKEN - ANSWERED; i++)
+				back[i] = slots[i];
+			blkif_ring_give_back(&ring, back, TAKEN - ANSWERED);
+
+			assert_int_equal(blkif_ring_attach(&ring, layouts[l], &page, 1), 0);
+			assert_int_equal(blkif_ring_pending(&ring), TAKEN - ANSWERED + NEVER);
+			for (unsigned i = 0; i < TAKEN - ANSWERED; i++) {
+				blkif_ring_take(&ring, slot);
+				assert_memory_equal(slot, slots[i], bytes);
+			}
+			for (unsigned i = 0; i < NEVER; i++) {
+				blkif_ring_take(&ring, slot);
+				assert_int_equal(slot[0], TAKEN + i + 1);
+			}
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -313,6 +358,7 @@ int main(void)
 		cmocka_unit_test(pushes_count_from_the_last),
 		cmocka_unit_test(arms_as_xen_would),
 		cmocka_unit_test(large_rings),
+		cmocka_unit_test(given_back_requests_are_found_again),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
