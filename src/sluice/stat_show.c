@@ -52,7 +52,7 @@ static void print_notifications(FILE *out, const json_t *counters)
 	format_share(each_received, sizeof(each_received), requests, received, "requests");
 	fprintf(out,
 		"  notifications: %" JSON_INTEGER_FORMAT " sent%s, %" JSON_INTEGER_FORMAT
-		" received%s, %" JSON_INTEGER_FORMAT " without a request\n",
+		" received%s, %" JSON_INTEGER_FORMAT " empty\n",
 		sent, each_sent, received, each_received, client_number(n, "received_empty"));
 }
 
@@ -99,7 +99,7 @@ static void print_counters(FILE *out, const json_t *counters)
 	table_destroy(&table);
 	fprintf(out,
 		"  refused: %" JSON_INTEGER_FORMAT " invalid requests, %" JSON_INTEGER_FORMAT
-		" bad grant references\n",
+		" whose pages could not be reached\n",
 		client_number(counters, "invalid"), client_number(counters, "share_errors"));
 	fprintf(out,
 		"  waiting: %" JSON_INTEGER_FORMAT
@@ -178,7 +178,7 @@ static void add_rates(struct table *t, const json_t *disk, const json_t *queue, 
 		return;
 	table_note(t,
 		   "notifications/s: %.1f sent (%.1f responses each), %.1f received (%.1f requests "
-		   "each), %.1f without a request",
+		   "each), %.1f empty",
 		   json_number_value(json_object_get(n, "sent_per_second")),
 		   json_number_value(json_object_get(n, "responses_per_sent")),
 		   json_number_value(json_object_get(n, "received_per_second")),

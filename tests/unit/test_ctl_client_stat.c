@@ -107,10 +107,10 @@ static const char totals_xvda[] =
 	"0.0\n"
 	"  discard         0      0       0     0.0     0.0     0.0       0.0        0.0       "
 	"0.0\n"
-	"  refused: 7 invalid requests, 2 bad grant references\n"
+	"  refused: 7 invalid requests, 2 whose pages could not be reached\n"
 	"  waiting: 1 now for a device in error, 4 so far for memory; throttled 5 times\n"
 	"  notifications: 10 sent (9.7 responses each), 4 received (24.2 requests each),"
-	" 1 without a request\n"
+	" 1 empty\n"
 	"  memory: 12 bounce pages, 34 mapped pages (99.5% of 200 found mapped)\n"
 	"  all disks of the guest: 13 of 4096 bounce pages, 35 of 1056 mapped pages\n"
 	"\n";
@@ -131,22 +131,25 @@ static const char totals_xvda[] =
 static const char totals_queues[] =
 	"xvda of gu?est, queue 0 on reactor_0: 1 in flight\n" OPS
 	"  read            6      0       0     0.0     0.0     0.0       0.0        0.0     "
-	"0.0\n" NO_OPS "  refused: 0 invalid requests, 0 bad grant references\n" NO_WAITING
-	"  notifications: 0 sent, 0 received, 0 without a request\n"
+	"0.0\n" NO_OPS
+	"  refused: 0 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
+	"  notifications: 0 sent, 0 received, 0 empty\n"
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"\n"
 	"xvda of gu?est, queue 1 on reactor_1: 2 in flight\n" OPS
 	"  read            0      0       0     0.0     0.0     0.0       0.0        0.0     "
-	"0.0\n" NO_OPS "  refused: 5 invalid requests, 0 bad grant references\n" NO_WAITING
-	"  notifications: 2 sent (2.5 responses each), 0 received, 0 without a request\n"
+	"0.0\n" NO_OPS
+	"  refused: 5 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
+	"  notifications: 2 sent (2.5 responses each), 0 received, 0 empty\n"
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"\n";
 
 static const char totals_other[] =
 	"xvda of other (domain 2), bdev b: 0 in flight\n" OPS
 	"  read            0      0       0     0.0     0.0     0.0       0.0        0.0     "
-	"0.0\n" NO_OPS "  refused: 0 invalid requests, 0 bad grant references\n" NO_WAITING
-	"  notifications: 0 sent, 0 received, 0 without a request\n"
+	"0.0\n" NO_OPS
+	"  refused: 0 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
+	"  notifications: 0 sent, 0 received, 0 empty\n"
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"  all disks of the guest: 0 of 0 bounce pages, 0 of 0 mapped pages\n";
 
@@ -237,14 +240,14 @@ static void rates_cover_notifications_and_queues(void **state)
 		"g       xvda  d             2  read     40       4K       0     0.0\n"
 		"g       xvda  d             2  write     6        0       0     0.0\n"
 		"    notifications/s: 10.0 sent (5.0 responses each), 5.0 received (10.0 requests"
-		" each), 1.0 without a request\n");
+		" each), 1.0 empty\n");
 	expect_rates(
 		one, three, true,
 		"DOMAIN  VDEV  BDEV  QUEUE  IN-FLIGHT  OP     IOPS  BYTES/S  ERRORS  AVG/us\n"
 		"g       xvda  d       all          2  read     40       4K       0     0.0\n"
 		"g       xvda  d       all          2  write     6        0       0     0.0\n"
 		"    notifications/s: 10.0 sent (5.0 responses each), 5.0 received (10.0 requests"
-		" each), 1.0 without a request\n"
+		" each), 1.0 empty\n"
 		"g       xvda  d         5          9  read      0        0       0     0.0\n"
 		"g       xvda  d         5          9  write     0        0       0     0.0\n"
 		"g       xvda  d         0          1  read      0        0       0     0.0\n"
@@ -257,7 +260,7 @@ static void rates_cover_notifications_and_queues(void **state)
 		"g       xvda  d       all          2  read     20       2K       0     0.0\n"
 		"g       xvda  d       all          2  write     3        0       0     0.0\n"
 		"    notifications/s: 5.0 sent (5.0 responses each), 2.5 received (10.0 requests"
-		" each), 0.5 without a request\n"
+		" each), 0.5 empty\n"
 		"g       xvda  d         5          9  read      0        0       0     0.0\n"
 		"g       xvda  d         5          9  write     0        0       0     0.0\n"
 		"g       xvda  d         0          1  read      0        0       0     0.0\n"
@@ -270,7 +273,7 @@ static void rates_cover_notifications_and_queues(void **state)
 		"g       xvda  d             2  read      0        0       0     0.0\n"
 		"g       xvda  d             2  write     0        0       0     0.0\n"
 		"    notifications/s: 0.0 sent (0.0 responses each), 0.0 received (0.0 requests"
-		" each), 0.0 without a request\n");
+		" each), 0.0 empty\n");
 	json_decref(one);
 	json_decref(three);
 	json_decref(moved);
