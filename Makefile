@@ -2,6 +2,7 @@
 # A thin layer over meson: see README.md.
 BUILD ?= build
 SCENARIO ?= demo
+FUZZ_SECONDS ?= 600
 
 all: deps-build $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -17,6 +18,10 @@ demo: deps-lab all
 check: deps-build deps-check deps-lab
 	@tests/check
 
+# Fuzzes the Xen side; what it has found so far is in tests/fuzz/corpus, and played by make check.
+fuzz: deps-build deps-check
+	@tests/fuzz/run $(FUZZ_SECONDS)
+
 # make lab SCENARIO=name; lab/run --list names them.
 lab: deps-lab all
 	@lab/run $(SCENARIO)
@@ -28,6 +33,6 @@ deps-%:
 	@tools/deps $*
 
 clean:
-	@rm -rf $(BUILD) build-asan
+	@rm -rf $(BUILD) build-asan build-fuzz
 
-.PHONY: all demo check lab install clean
+.PHONY: all demo check fuzz lab install clean

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "disk.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuzz.h"
+
+struct disk {
+	struct bdev bdev;
+	char data[DISK_BYTES_MAX];
+};
+
+/* Of all disks together. */
+static struct {
+	bool hold;
+	struct list kept; /* of struct bdev_io */
+	unsigned nr_kept;
+	unsigned channels;
+	int error;
+	unsigned fail_times;
+} state = {.kept = LIST_INIT(state.kept)};
+
+static void destroy(struct bdev *b)
+{
+	free(container_of(b, struct disk, bdev));
+}
+
+static int channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **out)
+{
+	*out = calloc(1, sizeof(**out));
+	if (!*out)
+		return -ENOMEM;
+	state.channels++;
+	return 0;
+}
+
+static void channel_close(struct bdev_channel *ch)
+{
+	struct list *pos;
+
+	list_for_each (pos, &state.kept)
+		if (list_entry(pos, struct bdev_io, node)->ch == ch)
+			fuzz_fail("a channel was closed with requests in flight");
+	state.channels--;
+	free(ch);
+}
+
+static void complete(struct bdev_io *io)
+{
+	struct disk *d = container_of(io->ch->bdev, struct disk, bdev);
+	char *at = d->data + io->offset;
+
+	io->result = 0;
+	if (state.fail_times) {
+		state.fail_times--;
+		io->result = state.error;
+	}
+	for (int i = 0; i < io->iovcnt && !io->result; i++) {
+		if (io->op == BDEV_READ)
+			memcpy(io->iov[i].iov_base, at, io->iov[i].iov_len);
+		else if (io->op == BDEV_WRITE)
+			memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
+		at += io->iov[i].iov_len;
+	}
+	io->done(io);
+}
+
+static void submit(struct bdev_channel *ch, struct bdev_io *io)
+{
+	if (!state.hold) {
+		complete(io);
+		return;
+	}
+	list_add_tail(&state.kept, &io->node);
+	state.nr_kept++;
+}
+
+static json_t *config(const struct bdev *b, const char **method)
+{
+	*method = "bdev_fuzz_create";
+	return json_pack("{s:s}", "name", b->name);
+}
+
+static const struct bdev_ops disk_ops = {
+	.product = "fuzz",
+	.destroy = destroy,
+	.channel_open = channel_open,
+	.channel_close = channel_close,
+	.submit = submit,
+	.config = config,
+};
+
+struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly)
+{
+	struct disk *d = calloc(1, sizeof(*d));
+	struct err err;
+
+	if (!d)
+		fuzz_fail("out of memory");
+	snprintf(d->bdev.name, sizeof(d->bdev.name), "%s", name);
+	d->bdev.ops = &disk_ops;
+	d->bdev.size = DISK_BYTES;
+	d->bdev.readonly = readonly;
+	d->bdev.limits = (struct bdev_limits){
+		.block_size = block_size,
+		.physical_block_size = 4096,
+		.mem_align = 1,
+		.write_cache = true,
+		.discard = true,
+		.discard_max = 16 << 10,
+		.discard_granularity = 4096,
+		.secure_discard = true,
+	};
+	state.hold = false;
+	state.fail_times = 0;
+	if (bdev_register(&d->bdev, &err))
+		fuzz_fail("no bdev: %s", err.text);
+	return &d->bdev;
+}
+
+void disk_grow(const char *name, uint64_t more)
+{
+	struct bdev *b = bdev_find(name);
+
+	more &= ~(uint64_t)(b->limits.block_size - 1);
+	if (more && b->size + more <= DISK_BYTES_MAX)
+		bdev_set_size(b, b->size + more);
+}
+
+void disk_hold(bool hold)
+{
+	state.hold = hold;
+}
+
+void disk_complete(unsigned n, bool reverse)
+{
+	while (n-- && !list_empty(&state.kept)) {
+		struct list *node = reverse ? state.kept.prev : state.kept.next;
+
+		list_del(node);
+		state.nr_kept--;
+		complete(list_entry(node, struct bdev_io, node));
+	}
+}
+
+void disk_fail(int error, unsigned times)
+{
+	state.error = error;
+	state.fail_times = times;
+}
+
+unsigned disk_kept(void)
+{
+	return state.nr_kept;
+}
