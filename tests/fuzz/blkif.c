@@ -932,6 +932,9 @@ static void let_go(void)
 	struct err err;
 
 	stop_faults();
+	/* A backend that has only begun does not know its disks yet. */
+	settle();
+	pass_time(4, NSEC_PER_SEC);
 	for (unsigned i = 0; i < DISKS; i++) {
 		xen_backend_set_limits(world.backend, GUEST, DEVID + 16 * i, &none, &err);
 		xen_backend_resume(world.backend, GUEST, DEVID + 16 * i, &err);
