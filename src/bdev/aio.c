@@ -194,6 +194,8 @@ static const struct bdev_ops aio_ops = {
 	.channel_open = aio_channel_open,
 	.channel_close = bdev_queue_channel_close,
 	.submit = bdev_queue_submit,
+	.probe_open = bdev_file_probe_open,
+	.probe_measure = bdev_file_probe_measure,
 	.config = aio_config,
 };
 

@@ -17,6 +17,7 @@
 
 #include "base/parse.h"
 #include "bdev/sectors.h"
+#include "bdev/watch.h"
 
 static struct list bdevs = LIST_INIT(bdevs); /* by name */
 
@@ -90,6 +91,7 @@ static void tell_changed(void)
 
 int bdev_register(struct bdev *b, struct err *err)
 {
+	static uint64_t last_id;
 	struct list *before;
 	int rc = check_name(b->name, &before, err);
 
@@ -101,6 +103,8 @@ int bdev_register(struct bdev *b, struct err *err)
 		if (!b->sectors)
 			return err_set(err, -ENOMEM, "no memory left for a bdev");
 	}
+	b->id = ++last_id;
+	b->seen = (int64_t)b->size;
 	b->claims = 0;
 	b->channels = 0;
 	list_insert(&b->node, before, before->next);
@@ -175,6 +179,8 @@ int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err)
 			       b->name);
 	b->claims_shared = share;
 	b->claims++;
+	if (b->ops->probe_open)
+		watch_wake();
 	return 0;
 }
 
@@ -203,24 +209,32 @@ void bdev_set_size(struct bdev *b, uint64_t size)
 		resized_fn(b, resized_arg);
 }
 
-int bdev_resize(struct bdev *b, uint64_t size, struct err *err)
+int bdev_check_resize(const struct bdev *b, uint64_t size, struct err *err)
 {
 	int rc;
 
 	if (!b->ops->resize)
-		return err_set(
-			err, -EOPNOTSUPP,
-			"bdev \"%s\" is as large as what is behind it: extend that, and leave "
-			"the size out here",
-			b->name);
+		return err_set(err, -EOPNOTSUPP,
+			       "bdev \"%s\" is as large as what is behind it: extend that, and "
+			       "leave the size out here",
+			       b->name);
 	rc = bdev_check_shape(size, b->limits.block_size, err);
-	if (rc || size == b->size)
+	if (rc)
 		return rc;
 	if (size < b->size)
 		return err_set(err, -EINVAL,
 			       "bdev \"%s\" has %" PRIu64
 			       " bytes and cannot shrink: choose a larger size",
 			       b->name, b->size);
+	return 0;
+}
+
+int bdev_resize(struct bdev *b, uint64_t size, struct err *err)
+{
+	int rc = bdev_check_resize(b, size, err);
+
+	if (rc || size == b->size)
+		return rc;
 	rc = b->ops->resize(b, size, err);
 	if (rc)
 		return rc;

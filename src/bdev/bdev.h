@@ -91,6 +91,15 @@ struct bdev_ops {
 	 */
 	int (*resize)(struct bdev *b, uint64_t size, struct err *err);
 	/*
+	 * Optional, both or neither, where the size is that of a file or a device, which grows
+	 * without us. The first, on the control thread, opens a descriptor to measure by, or
+	 * returns a negative errno; it holds nothing that the bdev's deletion should set free.
+	 * The second measures, in bytes, on any thread and as long as it takes; the bdev may be
+	 * gone by then. Returns 0 or a negative errno.
+	 */
+	int (*probe_open)(const struct bdev *b);
+	int (*probe_measure)(int fd, uint64_t *size);
+	/*
 	 * The JSON-RPC parameters that would create it again, e.g. {"name":..,"filename":..},
 	 * and with them the name of that method in *@method. New reference; NULL without memory.
 	 */
@@ -110,6 +119,8 @@ struct bdev {
 	bool claims_shared;
 	unsigned channels;
 	struct bdev *sectors; /* bdev_sectors(); NULL: itself */
+	uint64_t id;          /* no other ever has it */
+	int64_t seen;         /* bytes last measured, or why they could not be */
 };
 
 /* A provider embeds this at the start of its own channel. */
@@ -177,6 +188,8 @@ static inline uint64_t bdev_get_size(const struct bdev *b)
 	 */
 	return __atomic_load_n(&b->size, __ATOMIC_ACQUIRE);
 }
+/* What bdev_resize() would say of that size, as far as it can be told beforehand. */
+int bdev_check_resize(const struct bdev *b, uint64_t size, struct err *err);
 /*
  * Makes @b @size bytes large. -EINVAL: smaller than it is, or no good shape; -EOPNOTSUPP: of a kind
  * whose size is not ours to choose; or what the provider says. Nothing has changed on error.
@@ -189,6 +202,32 @@ void bdev_set_size(struct bdev *b, uint64_t size);
  * NULL: none.
  */
 void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg);
+
+/*
+ * The watch over bdevs on files and devices: those that are claimed are measured every two seconds
+ * by @control's helper threads, and grow when what is behind them has. Control thread.
+ */
+void bdev_watch_start(struct reactor *control);
+/*
+ * Rescans that wait are done with -ECANCELED. Nothing happens if it was not started. The helper
+ * threads must have ended, and @control not go on.
+ */
+void bdev_watch_stop(void);
+struct bdev_rescan {
+	/*
+	 * The bdev is as large now as what is behind it (0), or a negative errno with the line in
+	 * @err: -EINVAL if that has shrunk, which changes nothing.
+	 */
+	void (*done)(struct bdev_rescan *r, int result, const struct err *err);
+	/* private */
+	struct list node;
+	uint64_t id;
+};
+/*
+ * Measures @b anew, after the rescans before it; @r->done is called on the control thread, perhaps
+ * before this returns. @b may be deleted meanwhile. The watch must have been started.
+ */
+void bdev_rescan(struct bdev *b, struct bdev_rescan *r);
 
 /*
  * @b in sectors of 512 bytes: itself if those are its blocks, else a bdev in front of it that makes

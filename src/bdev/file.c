@@ -494,6 +494,45 @@ void bdev_file_destroy(struct bdev *b)
 	free_file(bdev_file_of(b));
 }
 
+int bdev_file_probe_open(const struct bdev *b)
+{
+	const struct bdev_file *f = container_of(b, const struct bdev_file, bdev);
+	char path[32];
+	int fd;
+
+	/* By the descriptor: the name may have come to mean another file. O_PATH does not open it.
+	 */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f->fd);
+	fd = open(path, O_PATH | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int bdev_file_probe_measure(int fd, uint64_t *size)
+{
+	unsigned long long sectors;
+	char path[64];
+	struct stat st;
+	FILE *file;
+	int n;
+
+	if (fstat(fd, &st))
+		return -errno;
+	*size = (uint64_t)st.st_size;
+	if (!S_ISBLK(st.st_mode))
+		return 0;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/size", major(st.st_rdev),
+		 minor(st.st_rdev));
+	file = fopen(path, "re");
+	if (!file)
+		return -errno;
+	n = fscanf(file, "%llu", &sectors);
+	fclose(file);
+	/* In units of 512 bytes whatever the device's blocks are. */
+	if (n != 1 || __builtin_mul_overflow(sectors, 512, size))
+		return -EIO;
+	return 0;
+}
+
 json_t *bdev_file_config(const struct bdev *b)
 {
 	const struct bdev_file *f = container_of(b, const struct bdev_file, bdev);

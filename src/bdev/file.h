@@ -47,6 +47,9 @@ int bdev_file_create(const struct bdev_ops *ops, const char *name,
 		     const struct bdev_file_opts *opts, struct bdev **out, struct err *err);
 /* A provider's destroy. */
 void bdev_file_destroy(struct bdev *b);
+/* A provider's probe_open and probe_measure. */
+int bdev_file_probe_open(const struct bdev *b);
+int bdev_file_probe_measure(int fd, uint64_t *size);
 /* The parameters of a provider's config. */
 json_t *bdev_file_config(const struct bdev *b);
 

@@ -199,6 +199,7 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 		rc = config_load(d->config, bdev_rpc_create, err);
 	if (rc)
 		return rc;
+	bdev_watch_start(d->control);
 	rc = start_reactors(d, err);
 	if (rc)
 		return rc;
@@ -217,6 +218,7 @@ static void stop_all(struct daemon *d)
 	 */
 	if (d->helpers)
 		helper_pool_destroy(d->helpers);
+	bdev_watch_stop();
 	if (d->rpc)
 		rpc_server_destroy(d->rpc);
 	if (d->xen)

@@ -678,6 +678,57 @@ static void test_device_does_not_erase(void **state)
 	close(loop.fd);
 }
 
+static uint64_t probe(struct bdev *b)
+{
+	int fd = b->ops->probe_open(b);
+	uint64_t size = 0;
+
+	assert_true(fd >= 0);
+	assert_int_equal(b->ops->probe_measure(fd, &size), 0);
+	close(fd);
+	return size;
+}
+
+static void test_device_grows(void **state)
+{
+	const char *backing = test_file(TEST_DISK, MIB);
+	struct loop loop = loop_start(backing, 4096, 0);
+
+	assert_int_equal(create("x", loop.path, false, false), 0);
+	assert_int_equal(probe(bdev_find("x")), MIB);
+	assert_int_equal(truncate(backing, 3 * MIB), 0);
+	assert_int_equal(ioctl(loop.fd, LOOP_SET_CAPACITY), 0);
+	assert_int_equal(probe(bdev_find("x")), 3 * MIB);
+	bdev_delete_all();
+	close(loop.fd);
+}
+
+/* While a probe is open, the bdev can go and others can have what was behind it to themselves. */
+static void test_probe_holds_nothing(void **state)
+{
+	struct loop loop = loop_start(test_file(TEST_DISK, MIB), 512, 0);
+	const char *const paths[] = {loop.path, test_file(TEST_DISK, MIB)};
+
+	for (int i = 0; i < 2; i++) {
+		struct bdev *b;
+		uint64_t size;
+		int fd;
+
+		assert_int_equal(create("x", paths[i], false, false), 0);
+		b = bdev_find("x");
+		fd = b->ops->probe_open(b);
+		assert_true(fd >= 0);
+		assert_int_equal(create("y", paths[i], false, false), -EBUSY);
+		assert_int_equal(bdev_delete("x", &err), 0);
+		assert_int_equal(create("y", paths[i], false, false), 0);
+		assert_int_equal(bdev_file_probe_measure(fd, &size), 0);
+		assert_int_equal(size, MIB);
+		close(fd);
+		bdev_delete_all();
+	}
+	close(loop.fd);
+}
+
 static void test_device_in_use(void **state)
 {
 	struct loop loop = loop_start(test_file(TEST_DISK, MIB), 512, 0);
@@ -790,6 +841,8 @@ int main(void)
 		TEST(test_device_512),
 		TEST(test_device_4096),
 		TEST(test_device_does_not_erase),
+		TEST(test_device_grows),
+		TEST(test_probe_holds_nothing),
 		TEST(test_device_in_use),
 		TEST(test_device_readonly),
 		TEST(test_device_without_size),
