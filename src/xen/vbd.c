@@ -152,13 +152,6 @@ static void find_bdev(struct vbd *v)
 			v->want.bdev);
 		goto refuse;
 	}
-	if (bdev_sectors(b)->limits.block_size != BLKIF_SECTOR_SIZE) {
-		err_set(&err, -EINVAL,
-			"bdev %s has blocks of %u bytes, and guests need 512: use a device or file "
-			"with 512-byte blocks",
-			v->want.bdev, b->limits.block_size);
-		goto refuse;
-	}
 	rc = bdev_claim(b, !v->readonly, v->want.shared, &err);
 	if (rc == -EBUSY && xen_backend_is_moving(v->be, b, v->domid)) {
 		/* The toolstack moves it: the other lets go of it before this one runs for long. */
