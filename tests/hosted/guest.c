@@ -10,6 +10,11 @@
 
 enum { DEVID = 51712, PAGE = 4096, DEFAULT_SEGMENTS = 32, SYNC_PAGES = 32 };
 
+const struct guest_way guest_copied = {"", "", false};
+const struct guest_way guest_mapped = {", mapped", ",sharing=map", false};
+const struct guest_way guest_persistent = {", persistent", ",sharing=map", true};
+const struct guest_way *guest_way = &guest_copied;
+
 static void die(const char *what)
 {
 	fprintf(stderr, "guest: %s\n", what);
@@ -35,10 +40,12 @@ static void pages_free(void *ctx, void *pages, unsigned nr, const uint32_t *refs
 	if (g->gone)
 		return;
 	/* Linux gives up a disk whose pages the backend does not let go of; so do we. */
-	for (unsigned i = 0; i < nr; i++)
-		if (double_revoke(g->disk.domid, refs[i]))
-			die("a page is still mapped by the backend");
-	double_pages_free(g->disk.domid, pages, nr);
+	for (unsigned i = 0; i < nr; i++) {
+		struct guest_page page = {.data = (unsigned char *)pages + (size_t)i * PAGE,
+					  .ref = refs[i]};
+
+		guest_page_free(g, &page);
+	}
 }
 
 static void notify(void *ctx)
@@ -60,6 +67,13 @@ static bool wait(void *ctx, unsigned timeout_ms)
 void guest_add_disk(struct guest *g, struct host *h, unsigned domid, unsigned devid,
 		    const struct disk_opts *opts)
 {
+	struct disk_opts disk_opts = *opts;
+	char target[128];
+
+	if (!strchr(opts->target, ',')) {
+		snprintf(target, sizeof(target), "%s%s", opts->target, guest_way->options);
+		disk_opts.target = target;
+	}
 	memset(g, 0, sizeof(*g));
 	g->ops = (struct front_ops){
 		.pages_alloc = pages_alloc,
@@ -68,7 +82,7 @@ void guest_add_disk(struct guest *g, struct host *h, unsigned domid, unsigned de
 		.wait = wait,
 	};
 	g->xs = double_xs_open(domid);
-	toolstack_add(h, domid, devid, opts, &g->disk);
+	toolstack_add(h, domid, devid, &disk_opts, &g->disk);
 	if (!opts->instance && !toolstack_script(&g->disk))
 		die("the script failed");
 }
@@ -147,7 +161,7 @@ void guest_publish(struct guest *g, const struct guest_opts *opts)
 	guest_write_number(g, "event-channel", g->port);
 	if (!opts->no_protocol)
 		guest_write(g, "protocol", front_opts.layout->protocol);
-	guest_write(g, "feature-persistent", "1");
+	guest_write_number(g, "feature-persistent", guest_way->persistent);
 	guest_set_state(g, opts->jump_to ? opts->jump_to : 3);
 }
 
@@ -212,4 +226,14 @@ struct guest_page guest_page_new(struct guest *g, bool readonly)
 
 	page.ref = double_grant(g->disk.domid, page.data, 0, readonly);
 	return page;
+}
+
+void guest_page_free(struct guest *g, const struct guest_page *page)
+{
+	/* A backend that was promised a page for all time need not have let go of it. */
+	if (guest_way->persistent)
+		double_revoke_by_force(g->disk.domid, page->ref);
+	else if (double_revoke(g->disk.domid, page->ref))
+		die("a page is still mapped by the backend");
+	double_pages_free(g->disk.domid, page->data, 1);
 }

@@ -16,6 +16,18 @@ enum guest_keys {
 	GUEST_RING_REF_ONE_MORE, /* as the first, with multi-queue-num-queues = 1 */
 };
 
+/*
+ * How guests' pages are reached, unless a disk's target says it: a test that holds for all ways is
+ * run in each (world_tests()).
+ */
+struct guest_way {
+	const char *name;    /* after a test's; "" for the first */
+	const char *options; /* of a disk's target */
+	bool persistent;     /* frontends grant persistently */
+};
+extern const struct guest_way guest_copied, guest_mapped, guest_persistent;
+extern const struct guest_way *guest_way; /* never NULL */
+
 struct guest_opts {
 	const struct blkif_layout *layout; /* NULL: x86_64 */
 	bool no_protocol;                  /* the key is left out; then the layout is x86_32 */
@@ -69,5 +81,7 @@ struct guest_page {
 	uint32_t ref;
 };
 struct guest_page guest_page_new(struct guest *g, bool readonly);
+/* Takes it back. Unless the guest grants persistently nobody may have it mapped any more. */
+void guest_page_free(struct guest *g, const struct guest_page *page);
 
 #endif

@@ -343,12 +343,12 @@ static void all_queues_are_handed_over(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		world_test(every_shape_is_served),
+		world_tests(every_shape_is_served),
 		world_test(queues_are_spread_over_reactors),
 		world_test(what_makes_no_sense_is_refused),
 		world_test(a_beginning_that_fails_leaves_nothing),
-		world_test(one_broken_ring_ends_them_all),
-		world_test(all_queues_are_handed_over),
+		world_tests(one_broken_ring_ends_them_all),
+		world_tests(all_queues_are_handed_over),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

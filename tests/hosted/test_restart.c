@@ -587,10 +587,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		world_test(an_idle_guest_does_not_notice),
-		world_test(a_busy_guest_loses_nothing_x86_64),
-		world_test(a_busy_guest_loses_nothing_x86_32),
+		world_tests(a_busy_guest_loses_nothing_x86_64),
+		world_tests(a_busy_guest_loses_nothing_x86_32),
 		world_test(a_busy_guest_loses_nothing_at_the_wrap),
-		world_test(restarts_at_any_moment),
+		world_tests(restarts_at_any_moment),
 		world_test(several_guests),
 		world_test(without_the_mark_it_is_refused),
 		world_test(a_refused_disk_can_be_detached),

@@ -17,6 +17,7 @@ static void create_disk(void *arg)
 int world_setup(void **state)
 {
 	memset(&world, 0, sizeof(world));
+	guest_way = *state ? *state : &guest_copied;
 	host_create(&world.host);
 	host_run(&world.host, create_disk, NULL);
 	return 0;

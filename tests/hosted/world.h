@@ -63,5 +63,14 @@ void world_kernel_takes(const char *device);
 void world_kernel_lets_go(const char *device);
 
 #define world_test(fn) cmocka_unit_test_setup_teardown(fn, world_setup, world_teardown)
+/* One test for each way in which a guest's pages can be reached. */
+#define world_test_in(fn, way, text)                                                       \
+	{                                                                                  \
+		.name = #fn text, .test_func = (fn), .setup_func = world_setup,            \
+		.teardown_func = world_teardown, .initial_state = (void *)(uintptr_t)(way) \
+	}
+#define world_tests(fn)                                                                     \
+	world_test_in(fn, &guest_copied, ""), world_test_in(fn, &guest_mapped, ", mapped"), \
+		world_test_in(fn, &guest_persistent, ", persistent")
 
 #endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "trial.h"
+
+#include <string.h>
+
+void trial_init(struct trial *t, uint8_t op, unsigned nr, uint64_t sector)
+{
+	memset(t, 0, sizeof(*t));
+	t->nr_pages = nr;
+	for (unsigned i = 0; i < nr; i++) {
+		t->pages[i] = guest_page_new(&world.guest, false);
+		memset(t->pages[i].data, 'p', TRIAL_PAGE);
+		t->segments[i] =
+			(struct blkif_wire_segment){.gref = t->pages[i].ref, .last_sect = 7};
+	}
+	t->req.op = op;
+	t->req.sector = sector;
+	t->req.segments = t->segments;
+	t->req.nr_segments = nr;
+}
+
+void trial_fini(struct trial *t)
+{
+	for (unsigned i = 0; i < t->nr_pages; i++) {
+		/* A test may have ended the grant itself. */
+		if (t->pages[i].ref)
+			guest_page_free(&world.guest, &t->pages[i]);
+	}
+}
+
+void trial_send(struct trial *t)
+{
+	t->req.status = 99;
+	assert_int_equal(front_submit(world.guest.front, &t->req), 0);
+	front_push(world.guest.front);
+}
+
+void trial_collect(void)
+{
+	while (front_outstanding(world.guest.front)) {
+		int n = front_wait(world.guest.front, HOST_WAIT_MS);
+
+		if (n < 0)
+			fail_msg("%s", front_fault(world.guest.front));
+		assert_true(n > 0);
+	}
+}
