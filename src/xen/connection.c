@@ -107,10 +107,14 @@ static void broken_msg(struct reactor_msg *msg)
 static void troubled_msg(struct reactor_msg *msg)
 {
 	struct ring *r = container_of(msg, struct ring, troubled);
+	struct connection *c = r->conn;
+	int error = 0;
 
 	/* In this order nothing that comes now is missed. */
 	atomic_store(&r->told, true);
-	r->conn->opts.troubled(r->conn->opts.arg, atomic_load(&r->trouble));
+	for (unsigned n = 0; !error && n < c->keys.nr_queues; n++)
+		error = atomic_load(&c->rings[n].trouble);
+	c->opts.troubled(c->opts.arg, error);
 }
 
 static void stopped_msg(struct reactor_msg *msg)

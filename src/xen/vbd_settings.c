@@ -140,6 +140,8 @@ void vbd_take_trouble(void *arg, int error)
 {
 	struct vbd *v = arg;
 
+	if (v->trouble == error)
+		return;
 	v->trouble = error;
 	if (error && v->want.on_error == BLKIF_ERROR_STOP)
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR,
