@@ -22,6 +22,7 @@ struct spec {
 	uint32_t block_size;
 	bool readonly;
 	bool shared;
+	uint64_t new_size;
 };
 
 static const struct params_field sized_fields[] = {
@@ -41,10 +42,16 @@ static const struct params_field name_fields[] = {
 	PARAMS_REQUIRED(struct spec, name, PARAMS_STRING),
 };
 
+static const struct params_field resize_fields[] = {
+	PARAMS_REQUIRED(struct spec, name, PARAMS_STRING),
+	PARAMS_REQUIRED(struct spec, new_size, PARAMS_U64),
+};
+
 struct kind {
 	const char *product;
 	struct rpc_method create;
 	struct rpc_method remove;
+	struct rpc_method grow; /* by resizing it, or measuring what is behind it */
 	const struct params_field *fields;
 	size_t fields_len;
 	int (*make)(const struct spec *spec, struct bdev **out, struct err *err);
@@ -100,6 +107,8 @@ static int make_aio(const struct spec *spec, struct bdev **out, struct err *err)
 
 static void handle_create(struct rpc_request *req, const json_t *params, void *arg);
 static void handle_remove(struct rpc_request *req, const json_t *params, void *arg);
+static void handle_resize(struct rpc_request *req, const json_t *params, void *arg);
+static void handle_rescan(struct rpc_request *req, const json_t *params, void *arg);
 
 #define FIELDS(fields) (sizeof(fields) / sizeof((fields)[0]))
 
@@ -108,6 +117,7 @@ static const struct kind kinds[] = {
 		.product = "null",
 		.create = {"bdev_null_create", handle_create},
 		.remove = {"bdev_null_delete", handle_remove},
+		.grow = {"bdev_null_resize", handle_resize},
 		.fields = sized_fields,
 		.fields_len = FIELDS(sized_fields),
 		.make = make_null,
@@ -116,6 +126,7 @@ static const struct kind kinds[] = {
 		.product = "ram",
 		.create = {"bdev_malloc_create", handle_create},
 		.remove = {"bdev_malloc_delete", handle_remove},
+		.grow = {"bdev_malloc_resize", handle_resize},
 		.fields = sized_fields,
 		.fields_len = FIELDS(sized_fields),
 		.make = make_ram,
@@ -124,6 +135,7 @@ static const struct kind kinds[] = {
 		.product = "uring",
 		.create = {"bdev_uring_create", handle_create},
 		.remove = {"bdev_uring_delete", handle_remove},
+		.grow = {"bdev_uring_rescan", handle_rescan},
 		.fields = file_fields,
 		.fields_len = FIELDS(file_fields),
 		.make = make_uring,
@@ -132,6 +144,7 @@ static const struct kind kinds[] = {
 		.product = "aio",
 		.create = {"bdev_aio_create", handle_create},
 		.remove = {"bdev_aio_delete", handle_remove},
+		.grow = {"bdev_aio_rescan", handle_rescan},
 		.fields = file_fields,
 		.fields_len = FIELDS(file_fields),
 		.make = make_aio,
@@ -246,6 +259,22 @@ int bdev_rpc_create(const char *method, const json_t *params, struct err *err)
 	return err_set(err, -EINVAL, "there is no method '%.64s' to make it", method);
 }
 
+/* Finding */
+
+static int no_bdev(const char *name, struct err *err)
+{
+	return err_set(err, -ENODEV, "no bdev '%.64s' (sluice bdev list shows them)", name);
+}
+
+static int check_kind(const struct kind *kind, const struct bdev *b, const char *instead,
+		      struct err *err)
+{
+	if (!strcmp(kind->product, b->ops->product))
+		return 0;
+	return err_set(err, -EINVAL, "bdev '%s' is of kind %s: use %s", b->name, b->ops->product,
+		       instead);
+}
+
 /* Removal */
 
 static int remove_apply(struct config_change *ch, struct err *err)
@@ -254,13 +283,11 @@ static int remove_apply(struct config_change *ch, struct err *err)
 	struct bdev *b = bdev_find(ch->name);
 
 	if (!b && !config_keeps(c->config, ch->name))
-		return err_set(err, -ENODEV, "no bdev '%.64s' (sluice bdev list shows them)",
-			       ch->name);
+		return no_bdev(ch->name, err);
 	if (!b)
 		return 0;
-	if (c->kind && strcmp(c->kind->product, b->ops->product))
-		return err_set(err, -EINVAL, "bdev '%s' is of kind %s: use bdev_delete", b->name,
-			       b->ops->product);
+	if (c->kind && check_kind(c->kind, b, "bdev_delete", err))
+		return -EINVAL;
 	if (b->claims)
 		return err_set(err, -EBUSY, "bdev '%s' is in use: detach its disk first", b->name);
 	c->bdev = b;
@@ -314,6 +341,129 @@ static void handle_remove(struct rpc_request *req, const json_t *params, void *a
 static void handle_delete(struct rpc_request *req, const json_t *params, void *arg)
 {
 	submit(req, params, arg, NULL, &remove_template, name_fields, 1);
+}
+
+/* Growth */
+
+static json_t *describe_shape(const struct bdev *b)
+{
+	return json_pack("{s:s, s:I, s:I}", "name", b->name, "num_blocks",
+			 (json_int_t)(b->size / b->limits.block_size), "block_size",
+			 (json_int_t)b->limits.block_size);
+}
+
+/*
+ * The new size is saved first: a guest may use what it has been told of, and a daemon that starts
+ * with the old size could not serve that.
+ */
+static int resize_apply(struct config_change *ch, struct err *err)
+{
+	struct change *c = change_of(ch);
+
+	c->bdev = bdev_find(ch->name);
+	if (!c->bdev)
+		return no_bdev(ch->name, err);
+	if (check_kind(c->kind, c->bdev, "'sluice resize'", err))
+		return -EINVAL;
+	return bdev_check_resize(c->bdev, c->spec.new_size, err);
+}
+
+static json_t *resize_config(struct config_change *ch, const struct bdev *b, const char **method)
+{
+	uint64_t blocks = change_of(ch)->spec.new_size / b->limits.block_size;
+	json_t *params = b->ops->config(b, method);
+
+	if (params && json_object_set_new(params, "num_blocks", json_integer((json_int_t)blocks))) {
+		json_decref(params);
+		params = NULL;
+	}
+	return params;
+}
+
+static int resize_commit(struct config_change *ch, struct err *err)
+{
+	struct change *c = change_of(ch);
+
+	return bdev_resize(c->bdev, c->spec.new_size, err);
+}
+
+static void resize_undo(struct config_change *ch, struct err *err)
+{
+	/* Only the file knew. */
+}
+
+static void resize_done(struct config_change *ch, int result, const struct err *err)
+{
+	struct change *c = change_of(ch);
+
+	if (result) {
+		rpc_fail(c->req, result, "%s", err->text);
+	} else {
+		log_info("bdev %s has %llu bytes now", ch->name,
+			 (unsigned long long)c->spec.new_size);
+		rpc_reply(c->req, describe_shape(c->bdev));
+	}
+	free(c);
+}
+
+static const struct config_change resize_template = {
+	.config = resize_config,
+	.apply = resize_apply,
+	.commit = resize_commit,
+	.undo = resize_undo,
+	.done = resize_done,
+};
+
+static void handle_resize(struct rpc_request *req, const json_t *params, void *arg)
+{
+	const struct kind *kind = container_of(rpc_request_method(req), struct kind, grow);
+
+	submit(req, params, arg, kind, &resize_template, resize_fields, FIELDS(resize_fields));
+}
+
+struct rescan {
+	struct bdev_rescan rescan;
+	struct rpc_request *req;
+	const struct bdev *bdev;
+};
+
+static void rescan_done(struct bdev_rescan *r, int result, const struct err *err)
+{
+	struct rescan *rescan = container_of(r, struct rescan, rescan);
+
+	if (result)
+		rpc_fail(rescan->req, result, "%s", err->text);
+	else
+		rpc_reply(rescan->req, describe_shape(rescan->bdev));
+	free(rescan);
+}
+
+static void handle_rescan(struct rpc_request *req, const json_t *params, void *arg)
+{
+	const struct kind *kind = container_of(rpc_request_method(req), struct kind, grow);
+	struct spec spec = {0};
+	struct rescan *rescan;
+	struct bdev *b;
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, name_fields, 1, &spec))
+		return;
+	b = bdev_find(spec.name);
+	rc = b ? check_kind(kind, b, "'sluice resize'", &err) : no_bdev(spec.name, &err);
+	if (rc) {
+		rpc_fail(req, rc, "%s", err.text);
+		return;
+	}
+	rescan = calloc(1, sizeof(*rescan));
+	if (!rescan) {
+		rpc_fail(req, RPC_INTERNAL_ERROR, "out of memory");
+		return;
+	}
+	rescan->rescan.done = rescan_done;
+	rescan->req = req;
+	rescan->bdev = b;
+	bdev_rescan(b, &rescan->rescan);
 }
 
 /* Listing */
@@ -375,6 +525,8 @@ int bdev_rpc_register(struct rpc_server *s, struct config *c)
 		rc = rpc_register(s, &kinds[i].create, c);
 		if (!rc)
 			rc = rpc_register(s, &kinds[i].remove, c);
+		if (!rc)
+			rc = rpc_register(s, &kinds[i].grow, c);
 	}
 	for (size_t i = 0; i < sizeof(general) / sizeof(general[0]) && !rc; i++)
 		rc = rpc_register(s, &general[i], c);

@@ -58,15 +58,18 @@ static void drop_kept(struct config *c, const char *name)
 
 /* Writing */
 
-static int add_live(json_t *bdevs, const struct config_change *ch)
+static int add_live(json_t *bdevs, struct config_change *ch)
 {
 	for (struct bdev *b = bdev_next(NULL); b; b = bdev_next(b)) {
 		const char *method;
 		json_t *params;
 
-		if (ch && ch->removes && !strcmp(ch->name, b->name))
+		bool theirs = ch && !strcmp(ch->name, b->name);
+
+		if (theirs && ch->removes)
 			continue;
-		params = b->ops->config(b, &method);
+		params = theirs && ch->config ? ch->config(ch, b, &method)
+					      : b->ops->config(b, &method);
 		if (!params || json_array_append_new(bdevs, json_pack("{s:s, s:o}", "method",
 								      method, "params", params)))
 			return -ENOMEM;
@@ -88,7 +91,7 @@ static int add_kept(json_t *bdevs, const struct config *c, const struct config_c
 }
 
 /* The file's text as it will be once @ch (NULL: none) is done; NULL without memory. */
-static char *describe(const struct config *c, const struct config_change *ch)
+static char *describe(const struct config *c, struct config_change *ch)
 {
 	json_t *bdevs = json_array(), *root;
 	char *text;

@@ -22,14 +22,20 @@
 #include "base/err.h"
 #include "base/list.h"
 
+struct bdev;
 struct config;
 struct reactor;
 struct helper_pool;
 
 /* Part of a larger object of the submitter's. All functions run on the control reactor. */
 struct config_change {
-	const char *name; /* of the one bdev that it makes or removes */
+	const char *name; /* of the one bdev that it makes, changes or removes */
 	bool removes;
+	/*
+	 * Optional: what is to be saved of the bdev, in place of its own config, for a change that
+	 * is made only when it is saved. As in struct bdev_ops.
+	 */
+	json_t *(*config)(struct config_change *ch, const struct bdev *b, const char **method);
 	/* Makes the change in memory. On error nothing has changed and only done follows. */
 	int (*apply)(struct config_change *ch, struct err *err);
 	/* The set without (@removes) or with the bdev is saved. May fail; the set is saved again.

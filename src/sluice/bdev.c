@@ -12,13 +12,14 @@
 
 static const struct kind {
 	const char *name;
-	const char *method;
+	const char *create;
+	const char *grow;
 	bool sized; /* by --size, not by a file */
 } kinds[] = {
-	{"null", "bdev_null_create", true},
-	{"ram", "bdev_malloc_create", true},
-	{"uring", "bdev_uring_create", false},
-	{"aio", "bdev_aio_create", false},
+	{"null", "bdev_null_create", "bdev_null_resize", true},
+	{"ram", "bdev_malloc_create", "bdev_malloc_resize", true},
+	{"uring", "bdev_uring_create", "bdev_uring_rescan", false},
+	{"aio", "bdev_aio_create", "bdev_aio_rescan", false},
 };
 
 struct create_args {
@@ -131,7 +132,7 @@ int bdev_command_create(struct client *c, int argc, char **argv)
 			 : file_params(c, words[1], words[2], &a, &params);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	if (client_call(c, kind->method, params, c->quick_ms, &result, &err))
+	if (client_call(c, kind->create, params, c->quick_ms, &result, &err))
 		return client_fail(c, "%s", err.text);
 	return report(c, result, "created", words[1]);
 }
@@ -152,16 +153,25 @@ int bdev_command_delete(struct client *c, int argc, char **argv)
 	return report(c, result, "deleted", words[0]);
 }
 
+/* As text_size(), of what the daemon says of a bdev. */
+static void size_of(const json_t *bdev, char *out)
+{
+	uint64_t blocks = (uint64_t)client_number(bdev, "num_blocks"), bytes;
+
+	if (__builtin_mul_overflow(blocks, (uint64_t)client_number(bdev, "block_size"), &bytes))
+		strcpy(out, "?");
+	else
+		text_size(bytes, out);
+}
+
 static void add_row(struct table *t, const json_t *bdev)
 {
 	const char *product = client_text(bdev, "product_name");
 	const json_t *driver = json_object_get(json_object_get(bdev, "driver_specific"), product);
 	const char *file = json_string_value(json_object_get(driver, "filename"));
-	uint64_t blocks = (uint64_t)client_number(bdev, "num_blocks"), bytes;
-	char size[16] = "?";
+	char size[16];
 
-	if (!__builtin_mul_overflow(blocks, (uint64_t)client_number(bdev, "block_size"), &bytes))
-		text_size(bytes, size);
+	size_of(bdev, size);
 	table_cell(t, "%s", client_text(bdev, "name"));
 	table_cell(t, "%s", product);
 	table_cell(t, "%s", size);
@@ -181,4 +191,69 @@ int bdev_command_list(struct client *c, int argc, char **argv)
 
 	return client_list(c, argc, argv, "bdev_get_bdevs", columns,
 			   sizeof(columns) / sizeof(columns[0]), add_row);
+}
+
+/* Finds out @name's kind; returns CLIENT_GO_ON or the exit status. */
+static int look_up_kind(struct client *c, const char *name, const struct kind **kind)
+{
+	json_t *result;
+	struct err err;
+	int rc = CLIENT_GO_ON;
+
+	if (client_call(c, "bdev_get_bdevs", json_pack("{s:s}", "name", name), c->quick_ms, &result,
+			&err))
+		return client_fail(c, "%s", err.text);
+	*kind = find_kind(client_text(json_array_get(result, 0), "product_name"));
+	if (!*kind)
+		rc = client_fail(c, "bdev '%s' is of a kind that cannot be resized from here",
+				 name);
+	json_decref(result);
+	return rc;
+}
+
+/* Returns CLIENT_GO_ON and the parameters, or the exit status. */
+static int resize_params(struct client *c, const char *name, const struct kind *kind,
+			 const char *text, json_t **params)
+{
+	uint64_t size;
+
+	if (!kind->sized && text)
+		return client_misuse(c,
+				     "bdev '%s' is as large as its file or device: extend that, "
+				     "and leave the size out here",
+				     name);
+	if (!kind->sized) {
+		*params = json_pack("{s:s}", "name", name);
+		return CLIENT_GO_ON;
+	}
+	if (!text)
+		return client_misuse(c, "the size is missing, as bdev '%s' is of kind %s", name,
+				     kind->name);
+	if (!parse_size(text, &size) || !size || size > INT64_MAX)
+		return client_misuse(c, "'%s' is no size: digits and perhaps K, M, G or T", text);
+	*params = json_pack("{s:s, s:I}", "name", name, "new_size", (json_int_t)size);
+	return CLIENT_GO_ON;
+}
+
+int bdev_command_resize(struct client *c, int argc, char **argv)
+{
+	const struct kind *kind = NULL;
+	const char *words[2];
+	json_t *params = NULL, *result;
+	char line[64], size[16];
+	struct err err;
+	int rc;
+
+	rc = client_parse(c, argc, argv, NULL, 0, words, 1, 2);
+	if (rc == CLIENT_GO_ON)
+		rc = look_up_kind(c, words[0], &kind);
+	if (rc == CLIENT_GO_ON)
+		rc = resize_params(c, words[0], kind, words[1], &params);
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	if (client_call(c, kind->grow, params, c->quick_ms, &result, &err))
+		return client_fail(c, "%s", err.text);
+	size_of(result, size);
+	snprintf(line, sizeof(line), "has %s now", size);
+	return report(c, result, line, words[0]);
 }

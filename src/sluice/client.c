@@ -29,6 +29,13 @@ static const struct command commands[] = {
 	{"bdev delete", "NAME", "remove a block device that no disk uses",
 	 "The file or device behind it stays as it is.\n", bdev_command_delete},
 	{"bdev list", "", "show the block devices", "", bdev_command_list},
+	{"resize", "BDEV [SIZE]", "let a block device and its disks grow",
+	 "  BDEV  a block device that 'sluice bdev list' shows\n"
+	 "  SIZE  what a null or a ram bdev is to have: bytes, or with a suffix K, M, G or T\n"
+	 "\n"
+	 "A bdev on a file or a device is as large as that, so extend it first; one that is in\n"
+	 "use is also measured every two seconds. Guests see the new size at once.\n",
+	 bdev_command_resize},
 	{"attach", "DOMAIN VDEV BDEV [OPTION...]", "give a domain a disk",
 	 "  DOMAIN  a domain's name or number; 0 is this one, if it is dom0\n"
 	 "  VDEV    the name that the guest will see, e.g. xvda\n"

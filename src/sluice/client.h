@@ -104,6 +104,7 @@ bool client_truth(const json_t *object, const char *name);
 int bdev_command_create(struct client *c, int argc, char **argv);
 int bdev_command_delete(struct client *c, int argc, char **argv);
 int bdev_command_list(struct client *c, int argc, char **argv);
+int bdev_command_resize(struct client *c, int argc, char **argv);
 int vbd_command_attach(struct client *c, int argc, char **argv);
 int vbd_command_detach(struct client *c, int argc, char **argv);
 int vbd_command_pause(struct client *c, int argc, char **argv);

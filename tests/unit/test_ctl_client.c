@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "bdev/bdev.h"
 #include "fake.h"
 #include "sluice/client.h"
 
@@ -149,6 +150,46 @@ static void manages_bdevs(void **state)
 	assert_int_equal(chdir("/"), 0);
 }
 
+static void start_watch(void *arg)
+{
+	bdev_watch_start(fake.h.reactor);
+}
+
+static void stop_watch(void *arg)
+{
+	bdev_watch_stop();
+}
+
+static void grows_bdevs(void **state)
+{
+	char path[128], line[256];
+
+	harness_call(&fake.h, start_watch, NULL);
+	fake_expect("bdev create null n --size=8M --block-size 4096", 0, "bdev n created\n", "");
+	fake_expect("bdev create ram m --size=1M", 0, "bdev m created\n", "");
+	fake_expect("resize n 1536M", 0, "bdev n has 1.5G now\n", "");
+	fake_expect("resize m 2M", 0, "bdev m has 2M now\n", "");
+	assert_int_equal(fake_run("--json resize m 4194304"), 0);
+	assert_non_null(strstr(fake.out, "\"num_blocks\": 8192"));
+	fake_expect_error("resize m 2M", 1, "cannot shrink");
+	fake_expect_error("resize m", 2, "the size is missing, as bdev 'm' is of kind ram");
+	fake_expect_error("resize m 2Q", 2, "'2Q' is no size");
+	fake_expect_error("resize m 0", 2, "'0' is no size");
+	fake_expect_error("resize x 2M", 1, "no bdev 'x'");
+	fake_expect_error("resize", 2, "arguments are missing");
+	fake_make_file("disk.img", "");
+	snprintf(path, sizeof(path), "%s/disk.img", fake.h.dir);
+	assert_int_equal(truncate(path, 1 << 20), 0);
+	snprintf(line, sizeof(line), "bdev create aio a %s", path);
+	fake_expect(line, 0, "bdev a created\n", "");
+	assert_int_equal(truncate(path, 3 << 20), 0);
+	fake_expect_error("resize a 3M", 2, "as large as its file or device");
+	fake_expect("resize a", 0, "bdev a has 3M now\n", "");
+	assert_int_equal(truncate(path, 2 << 20), 0);
+	fake_expect_error("resize a", 1, "has shrunk");
+	harness_call(&fake.h, stop_watch, NULL);
+}
+
 static void calls_any_method(void **state)
 {
 	fake_expect("rpc sluice_get_version", 0, "{\n  \"version\": \"" SLUICE_VERSION "\"\n}\n",
@@ -265,6 +306,7 @@ int main(void)
 		WITH_SERVER(helps),
 		WITH_SERVER(explains_wrong_calls),
 		WITH_SERVER(manages_bdevs),
+		WITH_SERVER(grows_bdevs),
 		WITH_SERVER(calls_any_method),
 		WITH_SERVER(gives_up_on_a_silent_daemon),
 		WITH_SERVER(notices_a_lost_output),

@@ -62,6 +62,7 @@ static int teardown(void **state)
 {
 	harness_stop(&h);
 	harness_end_helpers(&h);
+	bdev_watch_stop();
 	if (config)
 		config_destroy(config);
 	config = NULL;
@@ -461,6 +462,92 @@ static void undoes_what_cannot_be_saved(void **state)
 	close(fd);
 }
 
+static void grows_bdevs(void **state)
+{
+	static const char saved[] =
+		"[{\"method\":\"bdev_malloc_create\",\"params\":{\"name\":\"m\","
+		"\"num_blocks\":%s,\"block_size\":512}},"
+		"{\"method\":\"bdev_null_create\",\"params\":{\"name\":\"n\","
+		"\"num_blocks\":%s,\"block_size\":4096}}]";
+	int fd = harness_connect(&h);
+	char text[512];
+
+	request(fd, "bdev_null_create", "{\"name\":\"n\",\"num_blocks\":8,\"block_size\":4096}");
+	expect_result(fd, "\"n\"");
+	request(fd, "bdev_malloc_create", "{\"name\":\"m\",\"num_blocks\":2048}");
+	expect_result(fd, "\"m\"");
+	request(fd, "bdev_null_resize", "{\"name\":\"n\",\"new_size\":65536}");
+	expect_result(fd, "{\"name\":\"n\",\"num_blocks\":16,\"block_size\":4096}");
+	snprintf(text, sizeof(text), saved, "2048", "16");
+	expect_saved(text);
+	request(fd, "bdev_malloc_resize", "{\"name\":\"m\",\"new_size\":2097152}");
+	expect_result(fd, "{\"name\":\"m\",\"num_blocks\":4096,\"block_size\":512}");
+	snprintf(text, sizeof(text), saved, "4096", "16");
+	expect_saved(text);
+	/* To what it is: as good. */
+	request(fd, "bdev_malloc_resize", "{\"name\":\"m\",\"new_size\":2097152}");
+	expect_result(fd, "{\"name\":\"m\",\"num_blocks\":4096,\"block_size\":512}");
+	request(fd, "bdev_null_resize", "{\"name\":\"n\",\"new_size\":32768}");
+	harness_expect_error(fd, "1", -EINVAL, "cannot shrink");
+	request(fd, "bdev_null_resize", "{\"name\":\"n\",\"new_size\":66048}");
+	harness_expect_error(fd, "1", -EINVAL, "multiple of the block size, 4096");
+	request(fd, "bdev_null_resize", "{\"name\":\"m\",\"new_size\":4194304}");
+	harness_expect_error(fd, "1", -EINVAL, "'m' is of kind ram: use 'sluice resize'");
+	request(fd, "bdev_null_resize", "{\"name\":\"x\",\"new_size\":4194304}");
+	harness_expect_error(fd, "1", -ENODEV, "no bdev 'x'");
+	request(fd, "bdev_null_resize", "{\"name\":\"n\"}");
+	harness_expect_error(fd, "1", RPC_INVALID_PARAMS, "new_size");
+	expect_saved(text);
+	/* What turns out to be too much only when it is saved is taken back. */
+	request(fd, "bdev_malloc_resize", "{\"name\":\"m\",\"new_size\":1125899906842624}");
+	harness_expect_error(fd, "1", -ENOMEM, "choose a smaller size");
+	wait_saved();
+	expect_saved(text);
+	/* And what cannot be saved is not done. */
+	fill_disk(true);
+	request(fd, "bdev_null_resize", "{\"name\":\"n\",\"new_size\":131072}");
+	harness_expect_error(fd, "1", -EFBIG, "cannot save");
+	fill_disk(false);
+	expect_saved(text);
+	request(fd, "bdev_get_bdevs", "{\"name\":\"n\"}");
+	json_t *reply = harness_read(fd);
+	assert_int_equal(
+		json_integer_value(json_object_get(
+			json_array_get(json_object_get(reply, "result"), 0), "num_blocks")),
+		16);
+	json_decref(reply);
+	close(fd);
+}
+
+static void start_watch(void *arg)
+{
+	bdev_watch_start(h.reactor);
+}
+
+static void measures_files_anew(void **state)
+{
+	int fd = harness_connect(&h);
+
+	harness_call(&h, start_watch, NULL);
+	request(fd, "bdev_aio_create", "{\"name\":\"a\",\"filename\":\"%s\"}", disk_path);
+	expect_result(fd, "\"a\"");
+	request(fd, "bdev_aio_rescan", "{\"name\":\"a\"}");
+	expect_result(fd, "{\"name\":\"a\",\"num_blocks\":2048,\"block_size\":512}");
+	assert_int_equal(truncate(disk_path, 3 << 20), 0);
+	request(fd, "bdev_aio_rescan", "{\"name\":\"a\"}");
+	expect_result(fd, "{\"name\":\"a\",\"num_blocks\":6144,\"block_size\":512}");
+	assert_int_equal(truncate(disk_path, 1 << 20), 0);
+	request(fd, "bdev_aio_rescan", "{\"name\":\"a\"}");
+	harness_expect_error(fd, "1", -EINVAL, "has shrunk");
+	request(fd, "bdev_uring_rescan", "{\"name\":\"a\"}");
+	harness_expect_error(fd, "1", -EINVAL, "'a' is of kind aio: use 'sluice resize'");
+	request(fd, "bdev_aio_rescan", "{\"name\":\"b\"}");
+	harness_expect_error(fd, "1", -ENODEV, "no bdev 'b'");
+	request(fd, "bdev_aio_rescan", "{\"name\":\"a\",\"new_size\":1}");
+	harness_expect_error(fd, "1", RPC_INVALID_PARAMS, "new_size");
+	close(fd);
+}
+
 static void undoes_what_the_end_overtakes(void **state)
 {
 	int fd = harness_connect(&h);
@@ -616,6 +703,8 @@ int main(void)
 		RUNNING(keeps_others_off_what_may_be_undone),
 		RUNNING(saves_again_what_could_not_be_removed),
 		RUNNING(undoes_what_cannot_be_saved),
+		RUNNING(grows_bdevs),
+		RUNNING(measures_files_anew),
 		RUNNING(undoes_what_the_end_overtakes),
 		STOPPED(loads_what_was_saved),
 		STOPPED(keeps_what_cannot_be_made_today),
