@@ -35,6 +35,8 @@ struct held {
 	uint64_t largest;
 	int error[OPS];
 	unsigned fail_times[OPS];
+	struct held_entry log[HELD_LOG_MAX];
+	unsigned logged;
 };
 
 static struct held *held_of(struct bdev *b)
@@ -121,6 +123,9 @@ static void submit(struct bdev_channel *base, struct bdev_io *io)
 
 	pthread_mutex_lock(&h->lock);
 	h->counts[io->op]++;
+	if (h->logged < HELD_LOG_MAX)
+		h->log[h->logged++] = (struct held_entry){
+			.op = io->op, .offset = io->offset, .len = io->len, .secure = io->secure};
 	if (io->len > h->largest)
 		h->largest = io->len;
 	keep = h->hold;
@@ -179,17 +184,22 @@ static const struct bdev_ops held_ops = {
 
 struct held *held_create(const char *name, uint64_t size)
 {
+	return held_create_blocks(name, size, 512);
+}
+
+struct held *held_create_blocks(const char *name, uint64_t size, uint32_t block_size)
+{
 	struct held *h = calloc(1, sizeof(*h));
 	pthread_condattr_t attr;
 	struct err err;
 
 	if (!h)
 		abort();
-	h->data = calloc(1, size);
+	h->data = calloc(2, size); /* room to grow */
 	snprintf(h->bdev.name, sizeof(h->bdev.name), "%s", name);
 	h->bdev.ops = &held_ops;
 	h->bdev.size = size;
-	h->bdev.limits.block_size = 512;
+	h->bdev.limits.block_size = block_size;
 	h->bdev.limits.physical_block_size = 4096;
 	h->bdev.limits.mem_align = 1;
 	h->bdev.limits.write_cache = true;
@@ -202,6 +212,11 @@ struct held *held_create(const char *name, uint64_t size)
 	if (!h->data || bdev_register(&h->bdev, &err))
 		abort();
 	return h;
+}
+
+void held_grow(struct held *h, uint64_t size)
+{
+	bdev_set_size(&h->bdev, size);
 }
 
 struct bdev *held_bdev(struct held *h)
@@ -303,6 +318,38 @@ uint64_t held_largest(struct held *h)
 
 	pthread_mutex_lock(&h->lock);
 	n = h->largest;
+	pthread_mutex_unlock(&h->lock);
+	return n;
+}
+
+unsigned held_logged(struct held *h)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&h->lock);
+	n = h->logged;
+	pthread_mutex_unlock(&h->lock);
+	return n;
+}
+
+struct held_entry held_log(struct held *h, unsigned n)
+{
+	struct held_entry entry;
+
+	pthread_mutex_lock(&h->lock);
+	if (n >= h->logged)
+		abort();
+	entry = h->log[n];
+	pthread_mutex_unlock(&h->lock);
+	return entry;
+}
+
+unsigned held_kept(struct held *h)
+{
+	unsigned n;
+
+	pthread_mutex_lock(&h->lock);
+	n = h->kept;
 	pthread_mutex_unlock(&h->lock);
 	return n;
 }

@@ -10,8 +10,14 @@
 
 struct held;
 
-/* Creates and registers it, of @size bytes; on the control thread. Aborts if that fails. */
+/*
+ * Creates and registers it, of @size bytes in blocks of 512; on the control thread. Aborts if that
+ * fails. A test may change the limits of its bdev as long as nobody has claimed it.
+ */
 struct held *held_create(const char *name, uint64_t size);
+struct held *held_create_blocks(const char *name, uint64_t size, uint32_t block_size);
+/* Makes it larger, up to twice what it was; on the control thread. */
+void held_grow(struct held *h, uint64_t size);
 /* Its bdev, and its contents: of the size it was created with. */
 struct bdev *held_bdev(struct held *h);
 char *held_data(struct held *h);
@@ -29,5 +35,18 @@ void held_fail(struct held *h, enum bdev_op op, int error, unsigned times);
 /* How many ios of @op have been submitted; the largest number of bytes of one. */
 unsigned held_count(struct held *h, enum bdev_op op);
 uint64_t held_largest(struct held *h);
+
+/* What was submitted so far, in that order: up to HELD_LOG_MAX ios. */
+enum { HELD_LOG_MAX = 256 };
+struct held_entry {
+	enum bdev_op op;
+	uint64_t offset;
+	uint64_t len;
+	bool secure;
+};
+unsigned held_logged(struct held *h);
+struct held_entry held_log(struct held *h, unsigned n);
+/* How many ios are kept now. */
+unsigned held_kept(struct held *h);
 
 #endif

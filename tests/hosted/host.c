@@ -363,6 +363,8 @@ void toolstack_add(struct host *h, unsigned domid, unsigned devid, const struct 
 		must_write(h->xs, t, disk->back, "type", "phy");
 		must_write(h->xs, t, disk->back, "mode", opts->readonly ? "r" : "w");
 		must_write(h->xs, t, disk->back, "device-type", "disk");
+		for (const char *const *more = opts->more; more && *more; more += 2)
+			must_write(h->xs, t, disk->back, more[0], "%s", more[1]);
 		must_write(h->xs, t, disk->front, "backend", "%s", disk->back);
 		must_write(h->xs, t, disk->front, "backend-id", "0");
 		must_write(h->xs, t, disk->front, "state", "1");

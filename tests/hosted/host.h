@@ -83,6 +83,7 @@ struct disk_opts {
 	const char *instance; /* written as the key `sluice`; NULL: the script is, as xl does */
 	const char *script;   /* NULL: block-sluice */
 	bool readonly;
+	const char *const *more; /* further keys and values by turns, NULL at the end; or NULL */
 };
 
 /* Writes both directories, as libxl does. */

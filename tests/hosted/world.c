@@ -45,9 +45,14 @@ void world_start(const struct instance_opts *opts)
 
 void world_connect(void)
 {
+	world_connect_disk(&(struct disk_opts){.target = "disk"}, &(struct guest_opts){0});
+}
+
+void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *guest)
+{
 	world_start(&(struct instance_opts){0});
-	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
-	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+	guest_create(&world.guest, &world.host, WORLD_GUEST, disk);
+	assert_true(guest_connect(&world.guest, guest));
 }
 
 void world_run_load(const struct load_opts *opts, unsigned requests)

@@ -35,6 +35,8 @@ int world_teardown(void **state);
 void world_start(const struct instance_opts *opts);
 /* Starts the instance with its defaults, and a guest with the disk, and connects it. */
 void world_connect(void);
+/* Starts the instance with its defaults, and a guest with such a disk, and connects it. */
+void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *guest);
 /* A load over the guest's disk: runs @requests and compares. */
 void world_run_load(const struct load_opts *opts, unsigned requests);
 
