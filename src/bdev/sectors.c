@@ -10,7 +10,8 @@
  * bounce buffer that covers whole blocks: a read takes them all and hands out the sectors asked
  * for; a write reads the blocks at its ends that it fills only in part, puts its sectors over them,
  * and writes all.  The middle could go without the copy, but frontends that know the physical block
- * size ask for parts of blocks rarely, and then for small ones.
+ * size ask for parts of blocks rarely, and then for small ones.  A device writes a block as a whole
+ * or not at all, so a power failure takes no sectors but those being written.
  *
  * Reading, changing and writing a block is not one step, so two writes that share no sector may
  * still share a block, and the one that writes last would bring back what it read before the other
@@ -41,8 +42,10 @@ enum {
 	BLOCK = 4096,
 	/* Bytes of one READ or WRITE. */
 	IO_MAX = 1 << 20,
-	/* Blocks of a channel's arena: at least what covers an io of IO_MAX bytes, and as much
-	   again for others. Memory is touched only when it is used. */
+	/*
+	 * Blocks of a channel's arena: what covers an io of IO_MAX bytes, and about as much again
+	 * for others. Memory is touched only when it is used.
+	 */
 	ARENA_BLOCKS = 512,
 	/* Operations of a channel. */
 	OPS = 128,

@@ -678,6 +678,48 @@ static void test_device_does_not_erase(void **state)
 	close(loop.fd);
 }
 
+/* What has to be aligned for direct I/O on the device is, whatever a guest's sectors are. */
+static void test_device_in_sectors(void **state)
+{
+	struct loop loop = loop_start(test_file(TEST_DISK, MIB), 4096, 0);
+	struct rig *rig = rig_start();
+	char *model = test_alloc(MIB), *data = test_alloc(MIB), *back = test_alloc(MIB);
+	struct bdev_channel *ch;
+	unsigned seed = 5;
+	struct bdev *b;
+
+	memset(model, 0, MIB);
+	assert_int_equal(create("x", loop.path, false, false), 0);
+	b = bdev_find("x");
+	assert_int_equal(b->limits.block_size, 4096);
+	ch = rig_open(rig, bdev_sectors(b));
+	for (uint32_t round = 1; round <= 200; round++) {
+		uint64_t offset = (unsigned)rand_r(&seed) % 2048 * 512ULL;
+		uint64_t left = (MIB - offset) / 512;
+		uint64_t len = (1 + (unsigned)rand_r(&seed) % left) * 512;
+		/* Wherever in memory a sector may lie. */
+		char *at = data + (unsigned)rand_r(&seed) % ((MIB - len) / 512 + 1) * 512;
+
+		if (round % 2 && len > 8192)
+			len = 512 + len % 8192;
+		test_fill(at, offset, len, round);
+		memcpy(model + offset, at, len);
+		assert_int_equal(rig_io(rig, ch, BDEV_WRITE, offset, at, len), 0);
+		assert_int_equal(rig_io(rig, ch, BDEV_READ, offset, back + (at - data), len), 0);
+		assert_memory_equal(back + (at - data), model + offset, len);
+	}
+	assert_int_equal(rig_io(rig, ch, BDEV_FLUSH, 0, NULL, 0), 0);
+	assert_int_equal(rig_io(rig, ch, BDEV_READ, 0, back, MIB), 0);
+	assert_memory_equal(back, model, MIB);
+	rig_close(rig, ch);
+	rig_stop(rig);
+	bdev_delete_all();
+	close(loop.fd);
+	free(model);
+	free(data);
+	free(back);
+}
+
 static uint64_t probe(struct bdev *b)
 {
 	int fd = b->ops->probe_open(b);
@@ -841,6 +883,7 @@ int main(void)
 		TEST(test_device_512),
 		TEST(test_device_4096),
 		TEST(test_device_does_not_erase),
+		TEST(test_device_in_sectors),
 		TEST(test_device_grows),
 		TEST(test_probe_holds_nothing),
 		TEST(test_device_in_use),
