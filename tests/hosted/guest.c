@@ -70,7 +70,7 @@ void guest_add_disk(struct guest *g, struct host *h, unsigned domid, unsigned de
 	struct disk_opts disk_opts = *opts;
 	char target[128];
 
-	if (!strchr(opts->target, ',')) {
+	if (!strstr(opts->target, "sharing=")) {
 		snprintf(target, sizeof(target), "%s%s", opts->target, guest_way->options);
 		disk_opts.target = target;
 	}

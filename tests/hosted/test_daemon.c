@@ -26,6 +26,7 @@
 #include "guest.h"
 #include "host.h"
 #include "load.h"
+#include "sluice/client.h"
 #include "sluiced/daemon.h"
 
 enum { GUEST_DOMID = 7, XVDA = 51712, DISK_BYTES = 8 << 20 };
@@ -280,6 +281,112 @@ static void disks_are_attached_and_detached_by_method(void **state)
 	end_daemon();
 }
 
+/* Runs `sluice @line`, which has to succeed, and returns what it printed; to be freed. */
+static char *command(const char *line)
+{
+	char copy[256], *argv[16] = {"sluice", "--socket", sock}, *out, *said;
+	size_t out_len, said_len;
+	struct client c;
+	int argc = 3, status;
+
+	snprintf(copy, sizeof(copy), "%s", line);
+	for (char *save, *word = strtok_r(copy, " ", &save); word;
+	     word = strtok_r(NULL, " ", &save))
+		argv[argc++] = word;
+	client_init(&c, open_memstream(&out, &out_len), open_memstream(&said, &said_len));
+	status = client_run(&c, argc, argv);
+	fclose(c.out);
+	fclose(c.err);
+	if (status)
+		fail_msg("'sluice %s' said: %s", line, said);
+	free(said);
+	return out;
+}
+
+/* The same, and it has to print @text, or not to; each run of blanks counts as one. */
+static void command_prints(const char *line, const char *text, bool wanted)
+{
+	char *out = command(line), *to = out;
+
+	for (const char *from = out; *from; from++)
+		if (*from != ' ' || from[1] != ' ')
+			*to++ = *from;
+	*to = '\0';
+	if (!strstr(out, text) == wanted)
+		fail_msg("'sluice %s' should %sprint '%s' but printed:\n%s", line,
+			 wanted ? "" : "not ", text, out);
+	free(out);
+}
+
+/* Nothing of the load is answered any more. */
+static void expect_stillness(struct load *l)
+{
+	uint64_t start = host_now_ms();
+	unsigned answered;
+
+	assert_null(load_step(l));
+	answered = load_answered(l);
+	while (host_now_ms() - start < 100)
+		assert_null(load_step(l));
+	assert_int_equal(load_answered(l), answered);
+}
+
+static void the_client_steers_disks(void **state)
+{
+	struct disk_opts opts = {
+		.target = "disk,sharing=map,on-error=retry:30,iops=100000",
+		.instance = name,
+	};
+	struct guest g;
+	struct load *l;
+
+	start_daemon();
+	create_disk();
+	free(command("bdev create null other --size 1M"));
+	guest_create(&g, &host, GUEST_DOMID, &opts);
+	assert_true(guest_connect(&g, &(struct guest_opts){0}));
+	l = load_create(&g, &(struct load_opts){.max_segments = 32});
+	assert_null(load_run(l, 200));
+	command_prints("list", "8M rw Connected Connected 1 persistent retry:30\n", true);
+	command_prints("list", "\n limits: 100000 requests/s\n", true);
+	command_prints("limit 7 xvda --bandwidth 64M", "100000 requests/s, 64M bytes/s", true);
+
+	load_fill(l);
+	command_prints("pause 7 xvda", "xvda of guest7 (domain 7) paused\n", true);
+	expect_stillness(l);
+	command_prints("stat", "bdev disk: 0 in flight\n", true);
+	end_daemon();
+	start_daemon();
+	command_prints("list", "Connected Connected", true);
+	command_prints("list", "\n paused: 'sluice resume 7 xvda'", true);
+	command_prints("list", "\n limits: 100000 requests/s, 64M bytes/s\n", true);
+	expect_stillness(l);
+	command_prints("resume 7 xvda", "xvda of guest7 (domain 7) resumed\n", true);
+	assert_null(load_finish(l));
+	assert_null(load_run(l, 200));
+	command_prints("list", "paused", false);
+	command_prints("stat --queues", "\nxvda of guest7, queue 0 on reactor0: 0 in flight\n",
+		       true);
+	command_prints("stat", "notifications: 0 sent", false);
+	command_prints("stat", ", 0 received", false);
+	command_prints("stat", "of 2048 bounce pages", true);
+
+	free(command("attach 7 xvdb other --readonly --sharing copy --on-error stop --iops 7 "
+		     "--bandwidth 1M"));
+	command_prints("list", "1M ro InitWait Initialising 0 copy stop\n", true);
+	command_prints("list", "\n limits: 7 requests/s, 1M bytes/s\n", true);
+	free(command("detach 7 xvdb --force"));
+
+	/* Its pages stay mapped until it is disconnected. */
+	assert_true(guest_close(&g));
+	load_destroy(l);
+	assert_true(guest_free_front(&g));
+	assert_true(toolstack_remove(&g.disk, HOST_WAIT_MS));
+	guest_destroy(&g);
+	free(command("bdev delete disk"));
+	end_daemon();
+}
+
 /* Runs a daemon that has to end at once with @status, after one line that says @words. */
 static void ends_with(const char *const *extra, int status, const char *words)
 {
@@ -349,6 +456,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(it_serves_and_is_succeeded),
 		TEST(disks_are_attached_and_detached_by_method),
+		TEST(the_client_steers_disks),
 		TEST(a_bad_start_says_why_and_leaves_nothing),
 		TEST(a_second_of_the_name_is_refused),
 	};
