@@ -37,7 +37,7 @@ unsigned held_count(struct held *h, enum bdev_op op);
 uint64_t held_largest(struct held *h);
 
 /* What was submitted so far, in that order: up to HELD_LOG_MAX ios. */
-enum { HELD_LOG_MAX = 256 };
+enum { HELD_LOG_MAX = 4096 };
 struct held_entry {
 	enum bdev_op op;
 	uint64_t offset;

@@ -340,6 +340,52 @@ static void all_queues_are_handed_over(void **state)
 	close_all();
 }
 
+/* A large ring, full, has its turn and no more: another's few requests are not behind all of it. */
+static void a_large_ring_leaves_others_their_turn(void **state)
+{
+	static const struct disk_opts shared = {.target = "disk,shared"};
+	struct blkif_wire_segment segment = {.last_sect = 7};
+	struct front_req few[4];
+	struct guest_page page;
+
+	world_start(&(struct instance_opts){.reactors = 1});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &shared);
+	connect_shape(&(struct shape){.queues = 1, .pages = 16});
+	guest_create(&world.other, &world.host, WORLD_OTHER, &shared);
+	assert_true(guest_connect(&world.other, &(struct guest_opts){0}));
+	page = guest_page_new(&world.other, false);
+	segment.gref = page.ref;
+	/* Whoever comes first. */
+	for (unsigned round = 0; round < 4; round++) {
+		unsigned first = held_logged(world.disk), last = 0;
+
+		for (unsigned i = 0; i < 4; i++) {
+			few[i] = (struct front_req){.op = BLKIF_READ,
+						    .sector = 8 * i,
+						    .segments = &segment,
+						    .nr_segments = 1,
+						    .done = write_done};
+			assert_int_equal(front_submit(world.other.front, &few[i]), 0);
+		}
+		world_block(world.daemon);
+		if (round % 2)
+			front_push(world.other.front);
+		fill_rings();
+		front_push(world.other.front);
+		world_unblock();
+		collect_rings();
+		while (front_outstanding(world.other.front))
+			assert_true(front_wait(world.other.front, HOST_WAIT_MS) > 0);
+		assert_int_equal(held_logged(world.disk), first + 512 + 4);
+		for (unsigned i = first; i < first + 512 + 4; i++)
+			if (held_log(world.disk, i).op == BDEV_READ)
+				last = i - first;
+		assert_true(last < 100);
+	}
+	guest_page_free(&world.other, &page);
+	close_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -349,6 +395,7 @@ int main(void)
 		world_test(a_beginning_that_fails_leaves_nothing),
 		world_tests(one_broken_ring_ends_them_all),
 		world_tests(all_queues_are_handed_over),
+		world_test(a_large_ring_leaves_others_their_turn),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

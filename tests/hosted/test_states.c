@@ -605,6 +605,8 @@ static const struct nonsense nonsenses[] = {
 	{"no queue", "multi-queue-num-queues", "0"},
 	{"more queues than offered", "multi-queue-num-queues", "5"},
 	{"queues that are no number", "multi-queue-num-queues", "many"},
+	{"persistence that is no number", "feature-persistent", "maybe"},
+	{"persistence beyond yes", "feature-persistent", "2"},
 };
 
 static void assert_refused_and_recovers(struct guest *g)
