@@ -2,12 +2,21 @@
 #include "grant/map.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <xengnttab.h>
 
 #include "base/log.h"
+
+/*
+ * Mappings of the process, over all mappers. Each is an area of its own to Linux, which gives a
+ * process 65530 (vm.max_map_count): half of them stay for all else, so that whatever guests have
+ * mapped, a ring or a bdev can still be.
+ */
+enum { MAPPINGS_MAX = 32768 };
+static atomic_uint mappings;
 
 struct grant_mapper {
 	xengnttab_handle *gnttab;
@@ -43,13 +52,21 @@ void grant_mapper_destroy(struct grant_mapper *m)
 void *grant_mapper_map(struct grant_mapper *m, uint16_t domid, const uint32_t *refs, unsigned nr,
 		       bool writable)
 {
-	/* The library only reads them. */
-	return xengnttab_map_domain_grant_refs(m->gnttab, nr, domid, (uint32_t *)refs,
-					       writable ? PROT_READ | PROT_WRITE : PROT_READ);
+	void *addr = NULL;
+
+	if (atomic_fetch_add_explicit(&mappings, 1, memory_order_relaxed) < MAPPINGS_MAX)
+		/* The library only reads the references. */
+		addr = xengnttab_map_domain_grant_refs(m->gnttab, nr, domid, (uint32_t *)refs,
+						       writable ? PROT_READ | PROT_WRITE
+								: PROT_READ);
+	if (!addr)
+		atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
+	return addr;
 }
 
 void grant_mapper_unmap(struct grant_mapper *m, void *addr, unsigned nr)
 {
+	atomic_fetch_sub_explicit(&mappings, 1, memory_order_relaxed);
 	if (xengnttab_unmap(m->gnttab, addr, nr))
 		log_limited(&m->log_limit, LOG_LEVEL_ERROR, "cannot unmap %u granted pages: %s", nr,
 			    strerror(errno));
