@@ -33,6 +33,7 @@ finish() { # pass|fail TEXT...
 	dmesg >"$logs/dom0-dmesg.log"
 	xenstore-ls -f >"$logs/xenstore.log" 2>&1
 	xl list >"$logs/domains.log" 2>&1
+	[ ! -e "$(instance_file wanted)" ] || timeout 5 sluice --json stat >"$logs/stat.json" 2>&1
 	cp "$console"/guest-*.log "$logs/" 2>/dev/null
 	tar -c -C "$logs" . | dd of="$(drive logs)" bs=64k conv=fsync 2>/dev/null
 	mark "$@"
@@ -219,7 +220,7 @@ vbd_state() { # GUEST EXPRESSION
 # ---- guests ----
 
 # Creates a guest, whose script (the scenario's guest.sh) learns its ROLE by `role`.  guest_vcpus and
-# guest_memory (MiB) say how large.
+# guest_memory (MiB) say how large; guest_kernel is something else to start than Linux.
 create_guest() { # NAME pv|pvh ROLE DISK...
 	guest_name=$1 guest_type=$2 guest_role=$3
 	shift 3
@@ -227,9 +228,13 @@ create_guest() { # NAME pv|pvh ROLE DISK...
 	{
 		echo "name=\"$guest_name\""
 		echo "type=\"$guest_type\""
-		echo 'kernel="/guest/vmlinux"'
-		echo 'ramdisk="/run/guest.initrd"'
-		echo "extra=\"console=hvc0 quiet panic=-1 role=$guest_role\""
+		if [ -n "${guest_kernel:-}" ]; then
+			echo "kernel=\"$guest_kernel\""
+		else
+			echo 'kernel="/guest/vmlinux"'
+			echo 'ramdisk="/run/guest.initrd"'
+			echo "extra=\"console=hvc0 quiet panic=-1 role=$guest_role\""
+		fi
 		echo "memory=${guest_memory:-384}"
 		echo "vcpus=${guest_vcpus:-1}"
 		echo 'cpus="1"'
