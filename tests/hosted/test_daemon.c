@@ -148,6 +148,7 @@ static int setup(void **state)
 {
 	int fd;
 
+	guest_way = &guest_copied;
 	host_create(&host);
 	strcpy(dir, "/var/tmp/sluice-daemon-XXXXXX");
 	if (!mkdtemp(dir))
@@ -340,6 +341,7 @@ static void the_client_steers_disks(void **state)
 	struct guest g;
 	struct load *l;
 
+	guest_way = &guest_persistent;
 	start_daemon();
 	create_disk();
 	free(command("bdev create null other --size 1M"));
