@@ -47,7 +47,7 @@ static void barrier_in_order(const struct blkif_layout *layout)
 		trial_send(&after[i]);
 	}
 	assert_true(held_wait(world.disk, 3));
-	world_settle();
+	world_settle_idle();
 	assert_int_equal(held_logged(world.disk), 3);
 	held_release_some(world.disk, 2);
 	while (held_kept(world.disk) > 1)

@@ -234,6 +234,18 @@ void world_settle(void)
 		host_nap();
 }
 
+void world_settle_idle(void)
+{
+	struct reactor *r = instance_reactor(world.daemon, 0);
+	struct reactor_stats before, after;
+
+	world_settle();
+	reactor_get_stats(r, &before);
+	world_settle();
+	reactor_get_stats(r, &after);
+	assert_in_range(after.passes - before.passes, 0, 10);
+}
+
 void world_assert_works(struct guest *g)
 {
 	static unsigned char mark;

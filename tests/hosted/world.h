@@ -47,6 +47,8 @@ struct held *world_connect_other(const struct guest_opts *opts);
 int64_t world_stat(const char *group, const char *name);
 /* Waits a while, in which what must not happen would happen. */
 void world_settle(void);
+/* The same, and whoever waits meanwhile does so without a turn of the instance's first reactor. */
+void world_settle_idle(void);
 /* A sector is written and read back. */
 void world_assert_works(struct guest *g);
 /* Whether somebody has the guest's ring mapped; waits until it is so, false after HOST_WAIT_MS. */
