@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <semaphore.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -53,6 +54,20 @@ void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *g
 	world_start(&(struct instance_opts){0});
 	guest_create(&world.guest, &world.host, WORLD_GUEST, disk);
 	assert_true(guest_connect(&world.guest, guest));
+}
+
+void world_start_with_guest(void)
+{
+	world_start(&(struct instance_opts){0});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+}
+
+void world_assert_history(struct disk *d, const char *states)
+{
+	char *history = disk_history(d);
+
+	assert_string_equal(history, states);
+	free(history);
 }
 
 void world_run_load(const struct load_opts *opts, unsigned requests)

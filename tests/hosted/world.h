@@ -33,7 +33,8 @@ int world_setup(void **state);
 int world_teardown(void **state);
 /* Starts the instance. */
 void world_start(const struct instance_opts *opts);
-/* Starts the instance with its defaults, and a guest with the disk, and connects it. */
+/* Starts the instance with its defaults, and a guest with the disk; and connects it, too. */
+void world_start_with_guest(void);
 void world_connect(void);
 /* Starts the instance with its defaults, and a guest with such a disk, and connects it. */
 void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *guest);
@@ -42,6 +43,8 @@ void world_run_load(const struct load_opts *opts, unsigned requests);
 
 /* Makes another bdev like the first, and a guest with it that is connected. */
 struct held *world_connect_other(const struct guest_opts *opts);
+/* The backend's states of the disk so far, as disk_history(). */
+void world_assert_history(struct disk *d, const char *states);
 /* A figure of world.daemon's first disk, as vbd_get_iostat names it: "read", "requests"; NULL: of
  * none. */
 int64_t world_stat(const char *group, const char *name);
