@@ -621,12 +621,15 @@ static void run_job(struct bdev_io *io, void (*run)(struct helper_job *job))
 
 	io->job.run = run;
 	io->job.done = job_done;
-	if (helpers) {
+	if (!helpers) {
+		run(&io->job);
+		job_done(&io->job);
+	} else if (io->op == BDEV_DISCARD) {
+		/* However many a guest sends, another's flush finds a thread. */
+		helper_submit_bulk(helpers, io->ch->reactor, &io->job);
+	} else {
 		helper_submit(helpers, io->ch->reactor, &io->job);
-		return;
 	}
-	run(&io->job);
-	job_done(&io->job);
 }
 
 void bdev_file_discard(struct bdev_io *io)

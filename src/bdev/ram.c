@@ -126,6 +126,9 @@ static int open_memory(struct bdev_ram *ram, uint64_t size, struct err *err)
 			       "the kernel has no %" PRIu64 " MiB of memory to give: choose a "
 			       "smaller size",
 			       size >> 20);
+	/* A crash dump or a child has no business with guests' data. */
+	madvise(ram->data, size, MADV_DONTDUMP);
+	madvise(ram->data, size, MADV_DONTFORK);
 	if (madvise(ram->data, size, MADV_HUGEPAGE))
 		log_debug("bdev \"%s\": no huge pages: %s", ram->bdev.name, strerror(errno));
 	return 0;

@@ -449,6 +449,9 @@ static int sectors_channel_open(struct bdev *b, struct reactor *r, struct bdev_c
 		free(c);
 		return -ENOMEM;
 	}
+	/* As with all that holds guests' data. */
+	madvise(c->arena, (size_t)ARENA_BLOCKS * BLOCK, MADV_DONTDUMP);
+	madvise(c->arena, (size_t)ARENA_BLOCKS * BLOCK, MADV_DONTFORK);
 	rc = bdev_channel_open(sectors_of(b)->base, r, &c->base);
 	if (rc) {
 		free_channel(c);

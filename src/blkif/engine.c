@@ -226,8 +226,9 @@ static bool map_for_now(struct blkif_engine *e, struct blkif_io *io)
 	struct blkif_queue *q = io->queue;
 	uint32_t refs[BLKIF_MAX_SEGMENTS];
 	unsigned i = 0, nr = io->req.nr_segments;
+	uint64_t now_ns = clock_now_ns();
 
-	if (!blkif_quota_take(&q->opts.guest->maps, nr))
+	if (now_ns < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
 		return false;
 	do /* there is at least one */
 		refs[i] = io->segments[i].gref;
@@ -235,6 +236,7 @@ static bool map_for_now(struct blkif_engine *e, struct blkif_io *io)
 	io->pages[0] = e->share->ops->map(e->share, q->opts.peer, refs, nr,
 					  io->req.kind == BLKIF_KIND_READ);
 	if (!io->pages[0]) {
+		q->map_retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
 		blkif_quota_put(&q->opts.guest->maps, nr);
 		return false;
 	}
@@ -417,7 +419,7 @@ void blkif_engine_wake(struct blkif_engine *e)
 static void feed_starved(struct blkif_engine *e)
 {
 	struct list stuck = LIST_INIT(stuck);
-	struct list *pos;
+	struct list *pos, *next;
 
 	while ((pos = list_pop(&e->starved))) {
 		struct blkif_queue *q = list_entry(pos, struct blkif_queue, starved_node);
@@ -435,6 +437,10 @@ static void feed_starved(struct blkif_engine *e)
 			list_add_tail(&e->starved, &q->starved_node);
 	}
 	list_splice_tail(&e->starved, &stuck);
+	/* One of theirs may have come here from another stage: then nothing else says that it
+	 * waits. */
+	list_for_each_safe (pos, next, &e->starved)
+		blkif_queue_look_for_end(list_entry(pos, struct blkif_queue, starved_node));
 }
 
 /* Sharing */
@@ -520,7 +526,6 @@ static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
 		answer_with(e, io, status);
 		return;
 	}
-	blkif_queue_charge(io->queue, io, clock_now_ns());
 	route(e, io);
 }
 
@@ -615,7 +620,8 @@ static void device_done(struct blkif_engine *e, struct blkif_io *io)
 		bio->offset += bio->len;
 		if (bio->offset < (io->req.sector + io->req.sectors) * BLKIF_SECTOR_SIZE) {
 			next_discard(io);
-			stage(&e->submit, io);
+			if (!blkif_queue_hold(io->queue, io))
+				stage(&e->submit, io);
 			return;
 		}
 	}

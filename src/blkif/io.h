@@ -74,6 +74,7 @@ struct blkif_queue {
 	uint32_t nr_starved;
 	struct list starved_node; /* in the engine's list of such queues, or empty */
 	struct blkif_maps maps;   /* BLKIF_SHARE_PERSISTENT only */
+	uint64_t map_retry_at_ns; /* BLKIF_SHARE_MAP: a failure, and nothing is mapped until then */
 	struct reactor_timer expire;
 	bool expiring; /* the timer runs */
 
@@ -84,6 +85,7 @@ struct blkif_queue {
 	struct blkif_io *barrier; /* the last that was taken; all others end before it begins */
 	bool barrier_begun;
 	bool throttled;
+	bool waited; /* for the limit, since it last took a request */
 	struct reactor_timer throttle;
 
 	/* Rings since the last request; too many in vain, and the doorbell stays disarmed a while.
@@ -129,11 +131,19 @@ struct share *blkif_engine_share(const struct blkif_engine *e);
  * to be answered.
  */
 bool blkif_queue_park(struct blkif_queue *q, struct blkif_io *io, int error);
+/*
+ * Queue: the io has come to a point where it can rest, and more to do. Returns whether the queue,
+ * paused or giving back what is not finished, keeps it.
+ */
+bool blkif_queue_hold(struct blkif_queue *q, struct blkif_io *io);
 /* Queue: writes the io's response to the ring and takes the io back. Pushes nothing. */
 void blkif_queue_answer(struct blkif_queue *q, struct blkif_io *io, uint64_t now_ns);
 /* Queue: pushes what was answered, and notifies the frontend if it wants that. */
 void blkif_queue_push(struct blkif_queue *q);
-/* Queue: charges the io's bytes, known only now, to the disk's limit. */
-void blkif_queue_charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t now_ns);
+/*
+ * Queue: has it stopped, or is it quiet, at last? After whatever may have made it so. The control
+ * thread may then destroy the queue at any time.
+ */
+void blkif_queue_look_for_end(struct blkif_queue *q);
 
 #endif

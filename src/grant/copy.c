@@ -7,6 +7,7 @@
 #include <xengnttab.h>
 
 #include "base/log.h"
+#include "grant/library.h"
 
 /* More than a pass of one busy reactor collects; 40 bytes each. */
 enum { BATCH_MAX = 2048 };
@@ -25,7 +26,7 @@ int grant_copier_create(struct grant_copier **out, struct err *err)
 
 	if (!c)
 		return err_set(err, -ENOMEM, "no memory for a grant copier");
-	c->gnttab = xengnttab_open(NULL, 0);
+	c->gnttab = grant_library_open();
 	if (!c->gnttab) {
 		int rc = -errno;
 

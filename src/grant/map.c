@@ -9,6 +9,7 @@
 #include <xengnttab.h>
 
 #include "base/log.h"
+#include "grant/library.h"
 
 /*
  * Mappings of the process, over all mappers. Each is an area of its own to Linux, which gives a
@@ -30,7 +31,7 @@ int grant_mapper_create(struct grant_mapper **out, struct err *err)
 
 	if (!m)
 		return err_set(err, -ENOMEM, "no memory for a grant mapper");
-	m->gnttab = xengnttab_open(NULL, 0);
+	m->gnttab = grant_library_open();
 	if (!m->gnttab) {
 		rc = -errno;
 		free(m);

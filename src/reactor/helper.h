@@ -16,6 +16,7 @@ struct helper_job {
 	struct reactor *owner;
 	struct reactor_msg msg;
 	struct list node;
+	bool bulk;
 };
 
 /* Starts @threads helper threads. Returns 0 and *@out, or a negative errno. */
@@ -24,5 +25,10 @@ int helper_pool_create(unsigned threads, struct helper_pool **out);
 void helper_pool_destroy(struct helper_pool *pool);
 /* Runs @job on a helper thread and its done on @owner. */
 void helper_submit(struct helper_pool *pool, struct reactor *owner, struct helper_job *job);
+/*
+ * The same for a job that may take long, and that there may be many of: one thread, if there are
+ * several, is always left to the others.
+ */
+void helper_submit_bulk(struct helper_pool *pool, struct reactor *owner, struct helper_job *job);
 
 #endif

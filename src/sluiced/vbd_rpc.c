@@ -2,10 +2,11 @@
 #include "sluiced/vbd_rpc.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
+#include "base/parse.h"
 #include "xen/vdev.h"
 
 /* A guest that has the disk mounted keeps it; whoever waits is told after so long. */
@@ -108,8 +109,12 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 		.ios_per_sec = args.rw_ios_per_sec,
 		.bytes_per_sec = args.rw_bytes_per_sec,
 	};
-	/* Of one that is too long no bdev is found. */
-	snprintf(want.target.bdev, sizeof(want.target.bdev), "%s", args.bdev);
+	if (!parse_name(args.bdev)) {
+		rpc_fail(req, -ENOENT, "no bdev is named '%.64s': see 'sluice bdev list'",
+			 args.bdev);
+		return;
+	}
+	strcpy(want.target.bdev, args.bdev);
 	if (!set_option(req, &want.target, "sharing", args.sharing) ||
 	    !set_option(req, &want.target, "on-error", args.on_error))
 		return;
@@ -311,7 +316,7 @@ static void set_limit(struct rpc_request *req, const json_t *params, void *arg)
 		limits.ios_per_sec = args.rw_ios_per_sec;
 	if (args.rw_bytes_per_sec != UINT64_MAX)
 		limits.bytes_per_sec = args.rw_bytes_per_sec;
-	if (!rc)
+	if (!rc && (args.rw_ios_per_sec & args.rw_bytes_per_sec) != UINT64_MAX)
 		rc = xen_backend_set_limits(ctx->be, domid, devid, &limits, &err);
 	if (rc)
 		rpc_fail(req, rc, "%s", err.text);

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "grant/library.h"
 #include "xen/connection.h"
 #include "xen/host.h"
 #include "xen/internal.h"
@@ -90,6 +91,16 @@ void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, 
 	log_debug("%s: found as %s", v->label, dir);
 }
 
+/* Which machine it is: written by the toolstack, and not to be written by the guest. */
+static void read_vm(struct xen_backend *be, struct xen_guest *g)
+{
+	char path[STORE_PATH_MAX];
+
+	snprintf(path, sizeof(path), "/local/domain/%u", g->domid);
+	if (!g->vm)
+		g->vm = store_read(&be->store, path, "vm");
+}
+
 struct xen_guest *xen_backend_get_guest(struct xen_backend *be, uint32_t domid)
 {
 	struct xen_guest *g;
@@ -107,6 +118,8 @@ struct xen_guest *xen_backend_get_guest(struct xen_backend *be, uint32_t domid)
 		return NULL;
 	g->domid = domid;
 	g->disks = 1;
+	/* Now: when the domain ends, it is gone before its disks are. */
+	read_vm(be, g);
 	g->share.bounce.max = be->opts.guest_bounce_pages;
 	g->share.maps.max = be->opts.guest_maps;
 	list_add_tail(&be->guests, &g->node);
@@ -118,29 +131,41 @@ void xen_backend_put_guest(struct xen_guest *g)
 	if (--g->disks)
 		return;
 	list_del(&g->node);
+	free(g->vm);
 	free(g);
 }
 
-bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, uint32_t domid)
+bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, const struct vbd *v)
 {
-	char path[STORE_PATH_MAX];
 	bool moving = false;
 	struct list *pos;
-	char *vm;
 
-	/* Written by the toolstack, and not to be written by the guest. */
-	snprintf(path, sizeof(path), "/local/domain/%u", domid);
-	vm = store_read(&be->store, path, "vm");
+	read_vm(be, v->guest);
 	list_for_each (pos, &be->vbds) {
-		const struct vbd *v = list_entry(pos, struct vbd, node);
+		const struct vbd *w = list_entry(pos, struct vbd, node);
 
-		if (!vm || v->bdev != b || v->domid == domid)
+		if (w->bdev != b)
 			continue;
-		snprintf(path, sizeof(path), "/local/domain/%u", v->domid);
-		moving = moving || store_equals(&be->store, path, "vm", vm);
+		read_vm(be, w->guest);
+		moving = w->domid != v->domid && v->guest->vm && w->guest->vm &&
+			 !strcmp(w->guest->vm, v->guest->vm);
+		if (!moving)
+			break;
 	}
-	free(vm);
 	return moving;
+}
+
+bool xen_backend_is_reserved(struct xen_backend *be, const char *bdev, const struct vbd *v)
+{
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		const struct vbd *w = list_entry(pos, struct vbd, node);
+
+		if (w != v && w->moving && !strcmp(w->want.bdev, bdev))
+			return !v->moving;
+	}
+	return false;
 }
 
 /* Calls @fn for each entry below @path that is a number. */
@@ -276,10 +301,8 @@ void xen_backend_retry_later(struct xen_backend *be, uint64_t delay_ns)
 	reactor_timer_start(be->opts.control, &be->retry, delay_ns);
 }
 
-/* A bdev has come, or was released: disks that wait for one look again. */
-static void bdev_changed(void *arg)
+void xen_backend_bdev_is_free(struct xen_backend *be)
 {
-	struct xen_backend *be = arg;
 	struct list *pos;
 
 	list_for_each (pos, &be->vbds) {
@@ -290,6 +313,12 @@ static void bdev_changed(void *arg)
 	}
 	/* Not now: the caller may be in the middle of another disk's evaluation. */
 	xen_backend_retry_later(be, 0);
+}
+
+/* A bdev has come, or was released. */
+static void bdev_changed(void *arg)
+{
+	xen_backend_bdev_is_free(arg);
 }
 
 static void bdev_resized(struct bdev *b, void *arg)
@@ -332,7 +361,7 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 	/* A driver domain is told its number; dom0 is not always. */
 	if (store_read_u32(&be->store, "domid", NULL, DOMID_MAX, &be->self))
 		be->self = 0;
-	be->gnttab = xengnttab_open(NULL, 0);
+	be->gnttab = grant_library_open();
 	if (!be->gnttab) {
 		rc = err_set(
 			err, -errno,
@@ -619,7 +648,7 @@ static void tell_waiter(struct reactor_msg *msg)
 {
 	struct vbd_waiter *w = container_of(msg, struct vbd_waiter, msg);
 
-	w->done(w->arg, NULL);
+	w->done(w->arg, w->error);
 	free(w);
 }
 
@@ -731,10 +760,17 @@ int xen_backend_pause(struct xen_backend *be, uint32_t domid, uint32_t devid,
 int xen_backend_resume(struct xen_backend *be, uint32_t domid, uint32_t devid, struct err *err)
 {
 	struct vbd *v = find_named(be, domid, devid, err);
+	int rc;
 
 	if (!v)
 		return -ENOENT;
-	return vbd_resume(v) ? err_set(err, -ENOMEM, "no memory") : 0;
+	rc = vbd_resume(v);
+	return rc ? err_set(err, rc,
+			    "the disk goes on, if there is memory, but its key sluice-paused stays "
+			    "in "
+			    "xenstore: %s",
+			    strerror(-rc))
+		  : 0;
 }
 
 int xen_backend_get_limits(struct xen_backend *be, uint32_t domid, uint32_t devid,

@@ -33,6 +33,8 @@ struct connection {
 	int rc;           /* why it could not be started */
 	bool keep;        /* see connection_stop() */
 	bool broken;
+	unsigned calls; /* under way; see below */
+	bool all_stopped;
 	struct ring rings[];
 };
 
@@ -117,6 +119,13 @@ static void troubled_msg(struct reactor_msg *msg)
 	c->opts.troubled(c->opts.arg, error);
 }
 
+/* A call may still be on its way to a queue that has stopped. */
+static void tell_stopped(struct connection *c)
+{
+	if (c->all_stopped && !c->calls)
+		c->opts.stopped(c->opts.arg);
+}
+
 static void stopped_msg(struct reactor_msg *msg)
 {
 	struct ring *r;
@@ -125,10 +134,12 @@ static void stopped_msg(struct reactor_msg *msg)
 	r->serving = false;
 	if (--c->waiting)
 		return;
-	if (c->rc)
+	if (c->rc) {
 		c->opts.started(c->opts.arg, c->rc); /* its beginning failed, and is undone */
-	else
-		c->opts.stopped(c->opts.arg);
+		return;
+	}
+	c->all_stopped = true;
+	tell_stopped(c);
 }
 
 static void stop_serving(struct connection *c)
@@ -296,7 +307,7 @@ const struct connection_keys *connection_get_keys(const struct connection *c)
 bool connection_has_keys(const struct connection *c, const struct connection_keys *keys)
 {
 	if (keys->layout != c->keys.layout || keys->nr_queues != c->keys.nr_queues ||
-	    keys->ring_pages != c->keys.ring_pages)
+	    keys->ring_pages != c->keys.ring_pages || keys->persistent != c->keys.persistent)
 		return false;
 	for (unsigned n = 0; n < keys->nr_queues; n++) {
 		const struct connection_queue_keys *a = &keys->queues[n], *b = &c->keys.queues[n];
@@ -327,7 +338,7 @@ struct call_part {
 };
 
 struct call {
-	struct reactor *control;
+	struct connection *conn;
 	unsigned nr;
 	unsigned waiting;
 	void (*done)(void *arg);
@@ -352,7 +363,7 @@ static struct call *make_call(struct connection *c, void (*done)(void *arg), voi
 
 	if (!call)
 		return NULL;
-	call->control = c->opts.control;
+	call->conn = c;
 	call->nr = nr;
 	call->waiting = nr;
 	call->done = done;
@@ -363,6 +374,7 @@ static struct call *make_call(struct connection *c, void (*done)(void *arg), voi
 /* Has @fn run for each queue, before any later message to stop it. */
 static void start_call(struct connection *c, struct call *call, void (*fn)(struct reactor_msg *msg))
 {
+	c->calls++;
 	for (unsigned n = 0; n < call->nr; n++) {
 		struct call_part *part = &call->parts[n];
 
@@ -376,21 +388,24 @@ static void start_call(struct connection *c, struct call *call, void (*fn)(struc
 static void part_done_msg(struct reactor_msg *msg)
 {
 	struct call *call = container_of(msg, struct call_part, msg)->call;
+	struct connection *c = call->conn;
 
 	if (--call->waiting)
 		return;
+	c->calls--;
 	if (call->stats)
 		call->stats_done(call->arg, call->stats, call->nr);
 	else
 		call->done(call->arg);
 	free_call(call);
+	tell_stopped(c);
 }
 
 /* On the reactor's thread */
 static void end_part(struct call_part *part)
 {
 	part->msg.fn = part_done_msg;
-	reactor_send(part->call->control, &part->msg);
+	reactor_send(part->call->conn->opts.control, &part->msg);
 }
 
 static void part_quiet(void *arg)
@@ -410,6 +425,14 @@ static void resume_on_reactor(struct reactor_msg *msg)
 	struct call_part *part = container_of(msg, struct call_part, msg);
 
 	blkif_queue_resume(part->ring->queue);
+	end_part(part);
+}
+
+static void give_up_on_reactor(struct reactor_msg *msg)
+{
+	struct call_part *part = container_of(msg, struct call_part, msg);
+
+	blkif_queue_give_up(part->ring->queue);
 	end_part(part);
 }
 
@@ -448,6 +471,16 @@ int connection_resume(struct connection *c, void (*done)(void *arg), void *arg)
 	if (!call)
 		return -ENOMEM;
 	start_call(c, call, resume_on_reactor);
+	return 0;
+}
+
+int connection_give_up(struct connection *c, void (*done)(void *arg), void *arg)
+{
+	struct call *call = make_call(c, done, arg);
+
+	if (!call)
+		return -ENOMEM;
+	start_call(c, call, give_up_on_reactor);
 	return 0;
 }
 

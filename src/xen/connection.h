@@ -78,6 +78,7 @@ void connection_stop(struct connection *c, bool keep);
  */
 int connection_pause(struct connection *c, void (*done)(void *arg), void *arg);
 int connection_resume(struct connection *c, void (*done)(void *arg), void *arg);
+int connection_give_up(struct connection *c, void (*done)(void *arg), void *arg);
 int connection_set_sectors(struct connection *c, uint64_t sectors, void (*done)(void *arg),
 			   void *arg);
 /* Unbinds and unmaps. */
@@ -91,7 +92,8 @@ bool connection_has_keys(const struct connection *c, const struct connection_key
 const struct reactor *connection_get_reactor(const struct connection *c, unsigned n);
 /*
  * Gathers the queues' statistics and calls @done with those of each queue on the control thread.
- * Before connection_stop(). Returns 0, or -ENOMEM: then @done is not called.
+ * After @started and before @stopped, which waits for it. Returns 0, or -ENOMEM: then @done is not
+ * called.
  */
 int connection_get_stats(struct connection *c,
 			 void (*done)(void *arg, const struct blkif_stats *queues, unsigned nr),

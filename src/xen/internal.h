@@ -14,6 +14,7 @@
 struct xen_guest {
 	struct list node;
 	uint32_t domid;
+	char *vm; /* which virtual machine it is, as the toolstack says; NULL: unknown */
 	unsigned disks;
 	struct blkif_guest share;
 };
@@ -39,9 +40,15 @@ struct xen_backend {
 /* The domain's entry, made if need be (NULL without memory), for one more disk; and one less. */
 struct xen_guest *xen_backend_get_guest(struct xen_backend *be, uint32_t domid);
 void xen_backend_put_guest(struct xen_guest *g);
-/* Whether @b is held by a disk of another domain that is the same virtual machine as @domid: one
- * that it is being moved from. */
-bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, uint32_t domid);
+/*
+ * Whether @b is held only by disks of other domains that are the same virtual machine as @v's: ones
+ * that it is being moved from.
+ */
+bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, const struct vbd *v);
+/* Whether another disk than @v waits for that bdev in this way: then it is nobody else's. */
+bool xen_backend_is_reserved(struct xen_backend *be, const char *bdev, const struct vbd *v);
+/* Disks that wait for a bdev may be luckier now. */
+void xen_backend_bdev_is_free(struct xen_backend *be);
 /* A vbd's connection has ended during a drain. */
 void xen_backend_vbd_stopped(struct xen_backend *be);
 /* Looks at the device, which may be new. */

@@ -36,6 +36,9 @@ static json_t *describe_waiting(const struct vbd *v)
 {
 	char on_error[24];
 
+	if (v->moving)
+		return json_sprintf("until the domain that it moves from lets go of bdev %s",
+				    v->want.bdev);
 	if (!v->trouble)
 		return json_null();
 	target_format_on_error(&v->want, on_error, sizeof(on_error));
@@ -186,7 +189,8 @@ static void gather_one_done(void *arg, const struct blkif_stats *queues, unsigne
 /* Asks the disk's queues; false: there are none, or there is no memory. */
 static bool gather_disk(struct gather *g, const struct vbd *v, json_t *disk)
 {
-	struct gather_one *one = v->phase == VBD_SERVING ? calloc(1, sizeof(*one)) : NULL;
+	bool connected = v->phase == VBD_SERVING || v->phase == VBD_STOPPING;
+	struct gather_one *one = connected ? calloc(1, sizeof(*one)) : NULL;
 
 	if (!one)
 		return false;

@@ -77,6 +77,8 @@ void vbd_destroy(struct vbd *v)
 		reactor_send(v->be->opts.control, &v->pause_waiter->msg);
 	list_del(&v->node);
 	release_bdev(v);
+	if (v->moving)
+		xen_backend_bdev_is_free(v->be);
 	xen_backend_put_guest(v->guest);
 	free(v);
 }
@@ -146,27 +148,39 @@ static void find_bdev(struct vbd *v)
 	rc = target_parse(v->params, &v->want, &err);
 	if (rc)
 		goto refuse;
+	read_settings(v);
 	b = bdev_find(v->want.bdev);
 	if (!b) {
 		err_set(&err, -ENOENT, "no bdev named %s: make it with 'sluice bdev create'",
 			v->want.bdev);
 		goto refuse;
 	}
-	rc = bdev_claim(b, !v->readonly, v->want.shared, &err);
-	if (rc == -EBUSY && xen_backend_is_moving(v->be, b, v->domid)) {
+	rc = xen_backend_is_reserved(v->be, v->want.bdev, v)
+		     ? err_set(&err, -EBUSY,
+			       "bdev %s is in use by a guest that is moving: wait, or choose "
+			       "another",
+			       v->want.bdev)
+		     : bdev_claim(b, !v->readonly, v->want.shared, &err);
+	if (rc == -EBUSY && xen_backend_is_moving(v->be, b, v)) {
 		/* The toolstack moves it: the other lets go of it before this one runs for long. */
+		if (!v->moving)
+			log_info("%s: waits for bdev %s until the domain that it moves from has "
+				 "ended",
+				 v->label, v->want.bdev);
+		v->moving = true;
 		vbd_clear_error(v);
 		vbd_set_status(v, true);
 		return;
 	}
 	if (rc)
 		goto refuse;
+	v->moving = false;
 	v->bdev = b;
-	read_settings(v);
 	vbd_clear_error(v);
 	vbd_set_status(v, true);
 	return;
 refuse:
+	v->moving = false;
 	vbd_set_error(v, "%s", err.text);
 	vbd_set_status(v, false);
 }
@@ -249,6 +263,17 @@ static void refuse_for_now(struct vbd *v, const char *why)
 	vbd_look_again(v, VBD_RETRY_NS);
 }
 
+/* It was paused or resumed while its queues started. */
+static void follow_pause(struct vbd *v)
+{
+	int rc = v->paused ? vbd_pause_queues(v) : vbd_resume(v);
+
+	if (rc == -ENOMEM) {
+		vbd_set_error(v, "no memory to pause or resume it");
+		v->faulty = true;
+	}
+}
+
 static void conn_started(void *arg, int rc)
 {
 	struct vbd *v = arg;
@@ -267,6 +292,8 @@ static void conn_started(void *arg, int rc)
 		}
 		goto out;
 	}
+	if (v->faulty)
+		goto out; /* its frontend broke a ring already */
 	/* One that was adopted has all keys and its state, be it that it was asked to close. */
 	if (!v->adopting)
 		rc = vbd_write_connected(v);
@@ -286,8 +313,8 @@ static void conn_started(void *arg, int rc)
 	v->adopting = false;
 	vbd_clear_error(v);
 	vbd_follow_size(v);
-	if (v->paused)
-		vbd_pause_queues(v);
+	if (v->paused != v->started_paused || v->pause_waiter)
+		follow_pause(v);
 out:
 	if (v->be->draining && v->conn) {
 		vbd_drain(v);
@@ -381,6 +408,8 @@ static void start_connection(struct vbd *v)
 	}
 	if (!v->adopting)
 		v->sectors = opts.limits.sectors;
+	v->started_paused = v->paused;
+	v->gave_up = false;
 	be->next_lane = (be->next_lane + keys.nr_queues) % be->opts.nr_reactors;
 	v->phase = VBD_STARTING;
 	connection_start(v->conn);
@@ -649,6 +678,8 @@ void vbd_evaluate(struct vbd *v)
 		return;
 	}
 	vbd_follow_size(v);
+	if (v->state == XENBUS_CLOSING)
+		vbd_give_up(v);
 	action = xenbus_decide(v->state, v->frontend_state);
 	/* A disk that is going away is not offered again. */
 	if (!online && v->state == XENBUS_CLOSED && action != XENBUS_DO_GONE)

@@ -38,6 +38,7 @@ struct vbd_waiter {
 	struct reactor_msg msg;
 	void (*done)(void *arg, const char *error);
 	void *arg;
+	const char *error; /* what @done is told; NULL: it is as was asked */
 };
 
 struct vbd {
@@ -68,9 +69,10 @@ struct vbd {
 	bool readonly;
 	bool cdrom;
 	bool removable;
-	bool discard;         /* the toolstack allows it */
-	struct bdev *bdev;    /* claimed, or NULL */
-	uint64_t sectors;     /* of which the queues and the frontend know */
+	bool discard;      /* the toolstack allows it */
+	struct bdev *bdev; /* claimed, or NULL */
+	bool moving;       /* it waits for the bdev that its former self, in another domain, has */
+	uint64_t sectors;  /* of which the queues and the frontend know */
 	uint64_t new_sectors; /* and what they are being told, while resizing */
 	bool resizing;
 	char error[384];              /* why it does not work, or "" */
@@ -80,10 +82,12 @@ struct vbd {
 	uint64_t ios_per_sec;
 	uint64_t bytes_per_sec;
 	bool paused;
-	bool pausing; /* the queues were asked, and are not quiet yet */
-	bool repause; /* they were resumed and are to pause again, once that has ended */
+	bool pausing;        /* the queues were asked, and are not quiet yet */
+	bool started_paused; /* its queues were, when they were made */
+	bool repause;        /* they were resumed and are to pause again, once that has ended */
 	struct vbd_waiter *pause_waiter;
-	int trouble; /* 0, or why requests wait for the device: a negative errno */
+	bool gave_up; /* the connection's queues wait for no device any more */
+	int trouble;  /* 0, or why requests wait for the device: a negative errno */
 
 	struct connection *conn; /* to the frontend's ring, or NULL */
 	enum vbd_phase phase;    /* of the connection */
@@ -124,7 +128,10 @@ enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent);
  * then it is not paused, and @w the caller's.
  */
 int vbd_pause(struct vbd *v, struct vbd_waiter *w);
-/* Lets it go on, also where a failing device has stopped it. Returns 0 or -ENOMEM. */
+/*
+ * Lets it go on, also where a failing device has stopped it. Returns 0, -ENOMEM, or the errno with
+ * which xenstore refused to know of it: then the next daemon finds it paused.
+ */
 int vbd_resume(struct vbd *v);
 /* Sets the limits from now on, 0 for none. Returns 0 or a negative errno: they hold until we end.
  */
@@ -135,6 +142,8 @@ int vbd_pause_queues(struct vbd *v);
 void vbd_tell_quiet(struct vbd *v);
 /* Its bdev has grown, perhaps. */
 void vbd_follow_size(struct vbd *v);
+/* It is to close: what waits for its device to be mended is answered with the error. */
+void vbd_give_up(struct vbd *v);
 /* A connection's news of its device: see connection_opts. @arg: the vbd. */
 void vbd_take_trouble(void *arg, int error);
 

@@ -28,7 +28,8 @@ static void queues_quiet(void *arg)
 
 	v->pausing = false;
 	v->repause = false;
-	if (!again || v->phase != VBD_SERVING || vbd_pause_queues(v))
+	/* Queues that stop say so at once; it is quiet when they have stopped. */
+	if (v->phase == VBD_SERVING && (!again || vbd_pause_queues(v)))
 		vbd_tell_quiet(v);
 }
 
@@ -54,7 +55,9 @@ int vbd_pause(struct vbd *v, struct vbd_waiter *w)
 		return rc;
 	v->paused = true;
 	v->pause_waiter = w;
-	vbd_write_settings(v);
+	if (vbd_write_paused(v))
+		w->error = "the disk is paused, but only until the daemon ends: this cannot be "
+			   "written to xenstore";
 	log_info("%s: pausing", v->label);
 	/* One that starts or stops is quiet when it has. */
 	if (v->phase == VBD_IDLE)
@@ -74,13 +77,16 @@ int vbd_resume(struct vbd *v)
 	int rc = 0;
 
 	v->repause = false;
+	/* While it starts it is told when it has. */
 	if (v->phase == VBD_SERVING)
 		rc = connection_resume(v->conn, queues_resumed, v);
 	if (rc)
 		return rc;
 	v->paused = false;
-	vbd_write_settings(v);
-	return 0;
+	if (v->pause_waiter)
+		v->pause_waiter->error = "the disk was resumed before it was quiet";
+	vbd_tell_quiet(v);
+	return vbd_write_paused(v);
 }
 
 /* Limits */
@@ -90,7 +96,7 @@ int vbd_set_limits(struct vbd *v, uint64_t ios_per_sec, uint64_t bytes_per_sec)
 	v->ios_per_sec = ios_per_sec;
 	v->bytes_per_sec = bytes_per_sec;
 	blkif_limiter_set(&v->limiter, ios_per_sec, bytes_per_sec);
-	return vbd_write_settings(v);
+	return vbd_write_limits(v);
 }
 
 /* Growth */
@@ -136,6 +142,24 @@ void vbd_follow_size(struct vbd *v)
 
 /* Trouble */
 
+static void queues_gave_up(void *arg)
+{
+	struct vbd *v = arg;
+
+	log_limited(&v->log_limit, LOG_LEVEL_WARNING,
+		    "%s: is to go: what waits for the device is answered with the error", v->label);
+}
+
+void vbd_give_up(struct vbd *v)
+{
+	/* Once a connection; a frontend that stays gets errors from now on. */
+	if (v->phase != VBD_SERVING || !v->trouble || v->gave_up)
+		return;
+	v->gave_up = !connection_give_up(v->conn, queues_gave_up, v);
+	if (!v->gave_up)
+		vbd_look_again(v, VBD_RETRY_NS);
+}
+
 void vbd_take_trouble(void *arg, int error)
 {
 	struct vbd *v = arg;
@@ -155,4 +179,7 @@ void vbd_take_trouble(void *arg, int error)
 	else
 		log_limited(&v->log_limit, LOG_LEVEL_INFO, "%s: no request waits any more",
 			    v->label);
+	/* While it closes nobody waits for the device to be mended. */
+	if (v->state == XENBUS_CLOSING)
+		vbd_give_up(v);
 }

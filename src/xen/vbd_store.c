@@ -34,11 +34,16 @@ struct key_write {
 	const char *value;
 };
 
+/* Whether our directory is there, and not another one in its place. */
 static int check_there(struct store *s, const struct vbd *v)
 {
+	char path[STORE_PATH_MAX + 32];
 	uint32_t state;
 
-	return store_read_u32(s, v->dir, "state", UINT32_MAX, &state) == -ENOENT ? -ENOENT : 0;
+	if (store_read_u32(s, v->dir, "state", UINT32_MAX, &state) == -ENOENT)
+		return -ENOENT;
+	snprintf(path, sizeof(path), "%s/%s", v->dir, key_status);
+	return v->status[0] && store_missing(s, path) ? -ENOENT : 0;
 }
 
 static int write_if_there(struct store *s, void *arg)
@@ -112,10 +117,9 @@ void vbd_set_status(struct vbd *v, bool ready)
 		snprintf(text, sizeof(text), "error: %s", v->error);
 	if (!strcmp(text, v->status))
 		return;
-	strcpy(v->status, text);
-	rc = write_key(v, key_status, "%s", v->status);
-	if (rc)
-		v->status[0] = '\0';
+	rc = write_key(v, key_status, "%s", text);
+	if (!rc)
+		strcpy(v->status, text);
 	if (rc && rc != -ENOENT)
 		log_limited(&v->log_limit, LOG_LEVEL_ERROR, "%s: cannot write to xenstore: %s",
 			    v->label, strerror(-rc));
@@ -389,7 +393,9 @@ static int refuse_duplicates(const struct connection_keys *keys, struct err *err
 int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 {
 	struct store *s = &v->be->store;
-	uint32_t max = v->kernel_offered ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
+	/* Others than we may have made the offer: the kernel's backend, or a predecessor. */
+	uint32_t max =
+		v->kernel_offered || v->adopting ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
 	char dir[STORE_PATH_MAX + 24];
 	uint32_t persistent;
 	char *protocol;
@@ -443,23 +449,36 @@ void vbd_read_settings(const struct vbd *v, bool *paused, uint64_t *ios_per_sec,
 	read_number(v, key_bandwidth, bytes_per_sec);
 }
 
-static int write_settings(struct store *s, void *arg)
+static int write_paused(struct store *s, void *arg)
 {
 	const struct vbd *v = arg;
 	int rc = check_there(s, v);
 
-	if (!rc)
-		rc = v->paused ? store_write(s, v->dir, key_paused, "1")
-			       : store_remove(s, v->dir, key_paused);
+	if (rc)
+		return rc;
+	return v->paused ? store_write(s, v->dir, key_paused, "1")
+			 : store_remove(s, v->dir, key_paused);
+}
+
+int vbd_write_paused(struct vbd *v)
+{
+	return store_transact(&v->be->store, write_paused, v);
+}
+
+static int write_limits(struct store *s, void *arg)
+{
+	const struct vbd *v = arg;
+	int rc = check_there(s, v);
+
 	if (!rc)
 		rc = store_write(s, v->dir, key_iops, "%lu", (unsigned long)v->ios_per_sec);
 	return rc ? rc
 		  : store_write(s, v->dir, key_bandwidth, "%lu", (unsigned long)v->bytes_per_sec);
 }
 
-int vbd_write_settings(struct vbd *v)
+int vbd_write_limits(struct vbd *v)
 {
-	return store_transact(&v->be->store, write_settings, v);
+	return store_transact(&v->be->store, write_limits, v);
 }
 
 void vbd_write_mark(struct vbd *v)

@@ -45,7 +45,8 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err);
  */
 void vbd_read_settings(const struct vbd *v, bool *paused, uint64_t *ios_per_sec,
 		       uint64_t *bytes_per_sec);
-int vbd_write_settings(struct vbd *v);
+int vbd_write_paused(struct vbd *v);
+int vbd_write_limits(struct vbd *v);
 
 /* The clean mark: left by a daemon that has drained, taken by the one that serves the ring. */
 void vbd_write_mark(struct vbd *v);

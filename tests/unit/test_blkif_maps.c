@@ -97,19 +97,38 @@ static void a_page_is_mapped_once(void **state)
 /* The table is full: what was not used for longest makes room, what is in use does not. */
 static void the_least_recently_used_makes_room(void **state)
 {
+	const uint64_t s = NSEC_PER_SEC;
 	struct blkif_map *held = blkif_maps_get(&maps, 0, 0);
 
 	for (uint32_t ref = 1; ref < BLKIF_MAPS_MAX; ref++)
-		use(ref, ref);
-	use(1, BLKIF_MAPS_MAX);
+		use(ref, ref * s);
+	use(1, BLKIF_MAPS_MAX * s);
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
-	use(2000, BLKIF_MAPS_MAX + 1);
+	use(2000, (BLKIF_MAPS_MAX + 1) * s);
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
 	assert_int_equal(mapped[0], 1);
 	assert_int_equal(mapped[1], 1);
 	assert_int_equal(mapped[2], 0);
 	assert_int_equal(mapped[2000], 1);
-	blkif_maps_put(&maps, held, BLKIF_MAPS_MAX + 2);
+	blkif_maps_put(&maps, held, (BLKIF_MAPS_MAX + 2) * s);
+}
+
+/* Going round more pages than fit, most are found mapped, and few calls are made. */
+static void a_round_of_too_many_pages_does_not_thrash(void **state)
+{
+	unsigned found = 0, asked = 0;
+
+	for (unsigned round = 0; round < 100; round++)
+		for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX + 50; ref++, asked++) {
+			struct blkif_map *map = blkif_maps_get(&maps, ref, round * 1000);
+
+			if (!map)
+				continue;
+			found++;
+			blkif_maps_put(&maps, map, round * 1000);
+		}
+	assert_true(found > asked * 9 / 10);
+	assert_int_equal(calls, BLKIF_MAPS_MAX);
 }
 
 /* All in use: one more is no error, but not to be had. */
@@ -123,7 +142,8 @@ static void a_full_table_says_no(void **state)
 	assert_int_equal(mapped[2000], 0);
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		blkif_maps_put(&maps, held[ref], 1);
-	use(2000, 2);
+	assert_null(blkif_maps_get(&maps, 2000, 2));
+	use(2000, NSEC_PER_SEC + 1);
 }
 
 static void the_guests_quota_holds_over_queues(void **state)
@@ -131,7 +151,7 @@ static void the_guests_quota_holds_over_queues(void **state)
 	guest.maps.max = 10;
 	atomic_store(&guest.maps.used, 7); /* by other queues */
 	for (uint32_t ref = 0; ref < 20; ref++)
-		use(ref, ref);
+		use(ref, ref * NSEC_PER_SEC);
 	assert_int_equal(maps.mapped, 3);
 	assert_int_equal(used(), 10);
 	atomic_store(&guest.maps.used, 3);
@@ -189,6 +209,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_page_is_mapped_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_least_recently_used_makes_room, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_round_of_too_many_pages_does_not_thrash, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_full_table_says_no, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_guests_quota_holds_over_queues, setup,

@@ -692,6 +692,61 @@ static void helpers_do_all_jobs(void **state)
 	}
 }
 
+/* Bulk jobs that block keep one thread less than there are: the others' jobs go on. */
+
+static atomic_uint bulk_running, bulk_most;
+static atomic_bool bulk_go;
+
+static void bulk_run(struct helper_job *job)
+{
+	unsigned now = atomic_fetch_add(&bulk_running, 1) + 1;
+
+	if (now > atomic_load(&bulk_most))
+		atomic_store(&bulk_most, now);
+	while (!atomic_load(&bulk_go))
+		nap_ms(1);
+	atomic_fetch_sub(&bulk_running, 1);
+	job_run(job);
+}
+
+static void wait_for_jobs(unsigned n)
+{
+	uint64_t start = clock_now_ns();
+
+	while (atomic_load(&jobs_done) < n && clock_now_ns() - start < 10 * NSEC_PER_SEC)
+		nap_ms(1);
+	assert_int_equal(atomic_load(&jobs_done), n);
+}
+
+static void bulk_leaves_a_thread_to_others(void **state)
+{
+	enum { BULK = 20, OTHERS = 50 };
+	static struct job jobs[BULK + OTHERS];
+	struct helper_pool *pool;
+
+	for (unsigned threads = 2; threads <= 3; threads++) {
+		memset(jobs, 0, sizeof(jobs));
+		atomic_store(&jobs_done, 0);
+		atomic_store(&bulk_most, 0);
+		atomic_store(&bulk_go, false);
+		assert_int_equal(helper_pool_create(threads, &pool), 0);
+		for (unsigned i = 0; i < BULK + OTHERS; i++) {
+			jobs[i].job.run = i < BULK ? bulk_run : job_run;
+			jobs[i].job.done = job_done;
+			if (i < BULK)
+				helper_submit_bulk(pool, reactor, &jobs[i].job);
+			else
+				helper_submit(pool, reactor, &jobs[i].job);
+		}
+		wait_for_jobs(OTHERS);
+		atomic_store(&bulk_go, true);
+		helper_pool_destroy(pool);
+		wait_for_jobs(BULK + OTHERS);
+		assert_int_equal(atomic_load(&bulk_most), threads - 1);
+		on_reactor(nothing, NULL);
+	}
+}
+
 /* By hand: each round does what is due, and does not wait for what is not. */
 
 static unsigned stepped;
@@ -779,6 +834,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pollers_delete_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(pollers_wake_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_reactors_hear_the_rest, setup, teardown),
+		cmocka_unit_test_setup_teardown(bulk_leaves_a_thread_to_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(helpers_do_all_jobs, setup, teardown),
 		cmocka_unit_test(steps_do_what_is_due),
 	};
