@@ -3,9 +3,14 @@
  * The methods about Xen's disks and the daemon's reactors:
  *
  *   xen_get_domain {domain}                                      -> {domid, name, toolstack}
- *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false}
+ *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false, sharing="auto",
+ *               on_error="report", rw_ios_per_sec=0, rw_bytes_per_sec=0}
  *                                                                -> {domid, devid, vdev, backend}
  *   vbd_detach {domain, vdev, force=false}                       -> true, once the disk is gone
+ *   vbd_pause {domain, vdev}                                     -> true, once the disk is quiet
+ *   vbd_resume {domain, vdev}                                    -> true
+ *   vbd_set_limit {domain, vdev, rw_ios_per_sec, rw_bytes_per_sec} (0: none; missing: as it is)
+ *                                                                -> {both, as they are now}
  *   vbd_get_vbds                                                 -> array
  *   vbd_get_iostat                                               -> array
  *   framework_get_reactors                                       -> {reactors: array}
