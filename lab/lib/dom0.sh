@@ -202,7 +202,7 @@ sluiced_ticks() { # [NAME]
 
 # What sluiced counted for the only disk it serves: a number of an operation.
 disk_count() { # read|write|flush requests|bytes|errors
-	sluice --json stat | tr -d ' \n' | sed -n "s/.*\"$1\":{\([^{]*\).*/{\1/p" | json "$2"
+	sluice --json stat | jq ".[0].$1.$2"
 }
 
 # What sluiced counts for a guest's disk: an expression of jq on the disk's object.
