@@ -199,7 +199,6 @@ static void queue_throttled(struct reactor_timer *t)
 static void queue_expire(struct reactor_timer *t)
 {
 	struct blkif_queue *q = container_of(t, struct blkif_queue, expire);
-
 	uint64_t now_ns = clock_now_ns();
 
 	blkif_maps_expire(&q->maps, now_ns > MAPS_KEEP_NS ? now_ns - MAPS_KEEP_NS : 0);
@@ -347,6 +346,7 @@ static void give_back(struct blkif_queue *q)
 void blkif_queue_look_for_end(struct blkif_queue *q)
 {
 	if (q->stopped) {
+		/* All responses are pushed: nothing is in flight that could have brought one. */
 		if (q->keep && q->in_flight && q->in_flight == count_stuck(q))
 			give_back(q);
 		if (!q->in_flight)
