@@ -31,12 +31,14 @@
 
 enum {
 	GUEST = 5,
-	DISKS = 2,
+	NEXT = 6,  /* the domain that the guest's machine moves to */
+	DISKS = 3, /* the last is the next domain's */
 	QUEUES = 3,
 	REACTORS = 2,
 	DEVID = 51712,
 	PAGES = 12,
 	PAGE = BLKIF_PAGE_SIZE,
+	NO_GRANT = 4000,   /* there are no such references */
 	FAULTS_MAX = 12,   /* the double has room for a few more */
 	ROUNDS_MAX = 4000, /* turns after which somebody who is still busy will be for ever */
 };
@@ -44,8 +46,14 @@ enum {
 /* The guest's data pages: some may be written to by dom0, some only read, some are not granted. */
 enum page_kind { PAGE_GRANTED, PAGE_READONLY, PAGE_SECRET };
 
+struct memory {
+	unsigned char *pages;
+	uint32_t refs[PAGES]; /* of a page that is not granted, one that there is not */
+};
+
 struct guest_disk {
 	struct disk keys;
+	unsigned domid, devid;
 	struct ring rings[QUEUES];
 	unsigned nr_queues;
 	bool meddled; /* its keys are not what was published */
@@ -59,10 +67,9 @@ static struct {
 	struct xen_backend *backend;
 	bool drained;
 	bool alive; /* the guest */
-	struct xs_handle *guest_xs;
+	struct xs_handle *guest_xs, *next_xs;
 	struct guest_disk disks[DISKS];
-	unsigned char *pages;
-	uint32_t refs[PAGES];
+	struct memory memory, next_memory;
 	bool touched[PAGES]; /* its kind is not what it was all the time */
 	uint64_t last_id;
 	unsigned copy_faults;
@@ -167,32 +174,65 @@ static unsigned char canary(unsigned page)
 	return (unsigned char)(0xc0 + page);
 }
 
+/* Both domains are the same machine: a disk may be attached to the next before the last is gone. */
+static void set_machine(unsigned domid)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/local/domain/%u/vm", domid);
+	xs_write(world.host.xs, XBT_NULL, path, "/vm/1", 5);
+}
+
+static void make_memory(unsigned domid, struct memory *m)
+{
+	m->pages = double_pages_alloc(domid, PAGES);
+	for (unsigned i = 0; i < PAGES; i++) {
+		memset(m->pages + (size_t)i * PAGE, canary(i), PAGE);
+		m->refs[i] = page_kind(i) == PAGE_SECRET
+				     ? NO_GRANT + i
+				     : double_grant(domid, m->pages + (size_t)i * PAGE, 0,
+						    page_kind(i) == PAGE_READONLY);
+	}
+}
+
 static void make_guest(void)
 {
 	double_domain_create(GUEST, "guest");
 	world.alive = true;
-	world.pages = double_pages_alloc(GUEST, PAGES);
-	for (unsigned i = 0; i < PAGES; i++) {
-		memset(world.pages + (size_t)i * PAGE, canary(i), PAGE);
-		world.touched[i] = false;
-		/* Of a page that is not granted, a reference that there is not. */
-		world.refs[i] = page_kind(i) == PAGE_SECRET
-					? 4000 + i
-					: double_grant(GUEST, world.pages + (size_t)i * PAGE, 0,
-						       page_kind(i) == PAGE_READONLY);
-	}
+	make_memory(GUEST, &world.memory);
+	memset(world.touched, 0, sizeof(world.touched));
 	for (unsigned i = 0; i < DISKS; i++) {
+		if (world.disks[i].domid != GUEST)
+			continue;
 		memset(world.disks[i].rings, 0, sizeof(world.disks[i].rings));
 		world.disks[i].meddled = true;
 	}
+	set_machine(GUEST);
 }
 
-static void check_pages(void)
+static void make_next_guest(void)
+{
+	double_domain_create(NEXT, "next");
+	make_memory(NEXT, &world.next_memory);
+	set_machine(NEXT);
+}
+
+static bool is_alive(const struct guest_disk *d)
+{
+	return d->domid == NEXT || world.alive;
+}
+
+static struct xs_handle *xs_of(const struct guest_disk *d)
+{
+	return d->domid == NEXT ? world.next_xs : world.guest_xs;
+}
+
+static void check_memory(const struct memory *m, const bool *touched)
 {
 	for (unsigned i = 0; i < PAGES; i++) {
-		const unsigned char *page = world.pages + (size_t)i * PAGE;
+		const unsigned char *page = m->pages + (size_t)i * PAGE;
 
-		if (page_kind(i) == PAGE_GRANTED || world.touched[i])
+		if (page_kind(i) == PAGE_GRANTED || (touched && touched[i]))
 			continue;
 		for (unsigned at = 0; at < PAGE; at++)
 			if (page[at] != canary(i))
@@ -202,15 +242,33 @@ static void check_pages(void)
 
 static void add_disk(unsigned n, uint8_t how)
 {
-	static const char *const targets[] = {"disk", "disk,shared", "disk", "other"};
+	static const char *const targets[] = {
+		"disk",
+		"disk,shared",
+		"disk,sharing=map",
+		"other",
+		"disk,shared,sharing=map",
+		"disk,on-error=stop",
+		"disk,on-error=retry:1,sharing=map",
+		"disk,on-error=retry:2",
+		"other,sharing=map,on-error=stop",
+		"disk,iops=50",
+		"disk,bandwidth=64K",
+		"disk,iops=3,bandwidth=9,on-error=stop",
+		"other,shared,sharing=copy,iops=1000",
+		"disk@sluice,sharing=auto,on-error=report",
+		"disk@elsewhere",
+		"nothing",
+	};
+	struct guest_disk *d = &world.disks[n];
 	struct disk_opts opts = {
-		.target = targets[how & 3],
+		.target = targets[(how & 3) | (how >> 2 & 0xc)],
 		.readonly = how & 4,
 		.instance = how & 8 ? "sluice" : NULL,
 	};
 
-	toolstack_add(&world.host, GUEST, DEVID + 16 * n, &opts, &world.disks[n].keys);
-	world.disks[n].meddled = true;
+	toolstack_add(&world.host, d->domid, d->devid, &opts, &d->keys);
+	d->meddled = true;
 }
 
 static void run_script(unsigned n)
@@ -293,8 +351,15 @@ static void set_stage(const uint8_t *header)
 		.spin_max_ns = header[1] & 4 ? 20000 : 0,
 		.root = world.host.root,
 	};
+	for (unsigned i = 0; i < DISKS; i++) {
+		world.disks[i].domid = i == DISKS - 1 ? NEXT : GUEST;
+		world.disks[i].devid = i == 1 ? DEVID + 16 : DEVID;
+		world.disks[i].meddled = true;
+	}
 	make_guest();
+	make_next_guest();
 	world.guest_xs = double_xs_open(GUEST);
+	world.next_xs = double_xs_open(NEXT);
 	start_backend();
 	for (unsigned i = 0; i < DISKS; i++) {
 		if (header[2 + i] & 0x80)
@@ -320,6 +385,11 @@ static struct ring *ring_of(const struct fuzz_record *rec)
 	return &disk_of(rec)->rings[(rec->target >> 1) % QUEUES];
 }
 
+static struct memory *memory_of(const struct ring *r)
+{
+	return r->domid == NEXT ? &world.next_memory : &world.memory;
+}
+
 static uint32_t number_of(const struct fuzz_record *rec)
 {
 	uint32_t n;
@@ -342,7 +412,7 @@ static void write_number(struct guest_disk *d, const char *key, uint32_t n)
 {
 	char text[16];
 
-	write_key(world.guest_xs, d->keys.front, key, text,
+	write_key(xs_of(d), d->keys.front, key, text,
 		  (size_t)snprintf(text, sizeof(text), "%u", n));
 }
 
@@ -367,13 +437,13 @@ static void publish(const struct fuzz_record *rec)
 	unsigned order = (rec->what >> 1) % 3;
 	char key[16];
 
-	if (!world.alive || !d->keys.front[0])
+	if (!is_alive(d) || !d->keys.front[0])
 		return;
 	d->nr_queues = 1 + (rec->what >> 3) % QUEUES;
 	for (unsigned q = 0; q < d->nr_queues; q++) {
 		struct ring *r = &d->rings[q];
 
-		ring_make(r, GUEST, layout, 1u << order, firsts[rec->v[0] & 3]);
+		ring_make(r, d->domid, layout, 1u << order, firsts[rec->v[0] & 3]);
 		for (unsigned i = 0; i < r->nr_pages; i++) {
 			snprintf(key, sizeof(key), order ? "ring-ref%u" : "ring-ref", i);
 			write_queue_number(d, q, key, r->refs[i]);
@@ -384,8 +454,7 @@ static void publish(const struct fuzz_record *rec)
 		write_number(d, "ring-page-order", order);
 	if (d->nr_queues > 1)
 		write_number(d, "multi-queue-num-queues", d->nr_queues);
-	write_key(world.guest_xs, d->keys.front, "protocol", layout->protocol,
-		  strlen(layout->protocol));
+	write_key(xs_of(d), d->keys.front, "protocol", layout->protocol, strlen(layout->protocol));
 	write_number(d, "feature-persistent", rec->what >> 5 & 1);
 	/* What an earlier publication left may still say otherwise. */
 	d->meddled = false;
@@ -396,7 +465,7 @@ static void publish(const struct fuzz_record *rec)
 		if (i == 0 ? order : d->nr_queues > 1)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", d->keys.front, optional[i]);
-		xs_rm(world.guest_xs, XBT_NULL, path);
+		xs_rm(xs_of(d), XBT_NULL, path);
 	}
 	write_number(d, "state", rec->what & 0x80 ? 4 : 3);
 }
@@ -499,7 +568,8 @@ static void write_frontend_key(const struct fuzz_record *rec)
 	};
 
 	mar_rings(disk_of(rec));
-	meddle(rec, world.guest_xs, disk_of(rec)->keys.front, keys, sizeof(keys) / sizeof(keys[0]));
+	meddle(rec, xs_of(disk_of(rec)), disk_of(rec)->keys.front, keys,
+	       sizeof(keys) / sizeof(keys[0]));
 }
 
 static void write_backend_key(const struct fuzz_record *rec)
@@ -555,7 +625,7 @@ static void fill_segments(struct ring *r, struct blkif_wire_segment *segs, unsig
 		unsigned pick = pattern + i * 7;
 		bool own_ring = (pattern & 0xe0) == 0xe0 && i == 3;
 
-		segs[i].gref = world.refs[pattern & 0x40 ? pick % PAGES : pick % 8];
+		segs[i].gref = memory_of(r)->refs[pattern & 0x40 ? pick % PAGES : pick % 8];
 		/* The frontend's fault if its ring is written to. */
 		if (own_ring) {
 			segs[i].gref = r->refs[0];
@@ -606,7 +676,7 @@ static void put_indirect(const struct fuzz_record *rec)
 	/* Only pages that may change are written; of others the guest sends what they hold. */
 	if (page_kind(page) == PAGE_GRANTED)
 		fill_segments(
-			r, (void *)(world.pages + (size_t)page * PAGE),
+			r, (void *)(memory_of(r)->pages + (size_t)page * PAGE),
 			n < BLKIF_SEGMENTS_PER_INDIRECT_PAGE ? n : BLKIF_SEGMENTS_PER_INDIRECT_PAGE,
 			rec->v[1]);
 	slot[BLKIF_REQ_OPERATION] = BLKIF_INDIRECT;
@@ -615,8 +685,8 @@ static void put_indirect(const struct fuzz_record *rec)
 	memcpy(slot + r->layout->id, &id, sizeof(id));
 	memcpy(slot + r->layout->sector, &sector, sizeof(sector));
 	for (unsigned i = 0; i < BLKIF_MAX_INDIRECT_PAGES; i++)
-		memcpy(slot + r->layout->indirect_grefs + 4 * i, &world.refs[(page + i) % PAGES],
-		       sizeof(uint32_t));
+		memcpy(slot + r->layout->indirect_grefs + 4 * i,
+		       &memory_of(r)->refs[(page + i) % PAGES], sizeof(uint32_t));
 }
 
 static void put_discard(const struct fuzz_record *rec)
@@ -653,8 +723,11 @@ static void push(const struct fuzz_record *rec)
 
 static void notify(const struct fuzz_record *rec)
 {
-	for (unsigned i = 0; i <= rec->what % 8; i++)
+	for (unsigned i = 0; i <= rec->what % 64; i++) {
 		ring_notify(ring_of(rec));
+		if (rec->what & 0x80)
+			step_data();
+	}
 }
 
 static void overwrite(const struct fuzz_record *rec)
@@ -691,16 +764,17 @@ static void want_notification(const struct fuzz_record *rec)
 static void change_grant(const struct fuzz_record *rec)
 {
 	unsigned page = rec->v[0] % 10; /* what is not granted stays so */
+	uint32_t *ref = &world.memory.refs[page];
 
 	if (!world.alive)
 		return;
 	world.touched[page] = true;
-	if (world.refs[page] < 4000)
-		double_revoke_by_force(GUEST, world.refs[page]);
-	world.refs[page] = 4000 + page;
+	if (*ref < NO_GRANT)
+		double_revoke_by_force(GUEST, *ref);
+	*ref = NO_GRANT + page;
 	if (rec->what & 1)
-		world.refs[page] = double_grant(GUEST, world.pages + (size_t)page * PAGE,
-						rec->what & 4 ? 7 : 0, rec->what & 2);
+		*ref = double_grant(GUEST, world.memory.pages + (size_t)page * PAGE,
+				    rec->what & 4 ? 7 : 0, rec->what & 2);
 }
 
 /* Actions: the device, the toolstack, the administrator, and fate */
@@ -715,7 +789,10 @@ static void use_device(const struct fuzz_record *rec)
 		disk_hold(rec->what & 1);
 		return;
 	case 2:
-		disk_complete(rec->v[0], rec->what & 4);
+		if (rec->what & 0x80)
+			disk_fail_open(rec->v[0] % 4);
+		else
+			disk_complete(rec->v[0], rec->what & 4);
 		return;
 	default:
 		disk_fail(errors[rec->v[0] & 3], rec->v[1]);
@@ -747,7 +824,7 @@ static void use_toolstack(const struct fuzz_record *rec)
 		xs_rm(world.host.xs, XBT_NULL, d->keys.front);
 		return;
 	case 4:
-		if (world.alive)
+		if (is_alive(d))
 			add_disk(n, rec->v[0]);
 		return;
 	default:
@@ -771,22 +848,23 @@ static void stats_came(void *arg, json_t *stats)
 
 static void administer(const struct fuzz_record *rec)
 {
-	uint32_t devid = DEVID + 16 * (rec->target % DISKS);
+	uint32_t domid = disk_of(rec)->domid, devid = disk_of(rec)->devid;
 	struct xen_attach attach = {
-		.domid = GUEST,
+		.domid = domid,
 		.devid = devid,
 		.readonly = rec->v[0] & 1,
 		.target = {.bdev = "disk", .shared = rec->v[0] & 2},
 	};
+	char name[64];
 	struct xen_limits limits = {.ios_per_sec = rec->v[1], .bytes_per_sec = rec->v[2] << 9};
 	const char *kind;
 	struct err err;
 
-	switch (rec->what % 10) {
+	switch (rec->what % 12) {
 	case 0:
 	case 1:
 		disk_of(rec)->meddled = true;
-		xen_backend_detach(world.backend, GUEST, devid, rec->what % 10, gone, NULL, &err);
+		xen_backend_detach(world.backend, domid, devid, rec->what % 12, gone, NULL, &err);
 		return;
 	case 2:
 		xen_backend_stats(world.backend, stats_came, NULL);
@@ -795,18 +873,25 @@ static void administer(const struct fuzz_record *rec)
 		json_decref(xen_backend_list(world.backend));
 		return;
 	case 4:
-		xen_backend_forget_detach(world.backend, GUEST, devid, NULL);
+		xen_backend_forget_detach(world.backend, domid, devid, NULL);
 		return;
 	case 5:
-		xen_backend_pause(world.backend, GUEST, devid, quiet, NULL, &err);
+		xen_backend_pause(world.backend, domid, devid, quiet, NULL, &err);
 		return;
 	case 6:
-		xen_backend_resume(world.backend, GUEST, devid, &err);
+		xen_backend_resume(world.backend, domid, devid, &err);
 		return;
 	case 7:
-		xen_backend_set_limits(world.backend, GUEST, devid, &limits, &err);
+		xen_backend_set_limits(world.backend, domid, devid, &limits, &err);
 		return;
 	case 8:
+		xen_backend_get_limits(world.backend, domid, devid, &limits, &err);
+		return;
+	case 9:
+		xen_backend_find_domain(world.backend, rec->v[0] & 1 ? "next" : "5", &domid, name,
+					&err);
+		return;
+	case 10:
 		disk_grow(rec->v[0] & 1 ? "disk" : "other", (uint64_t)rec->v[1] << 12);
 		return;
 	default:
@@ -818,11 +903,12 @@ static void administer(const struct fuzz_record *rec)
 static void change_domain(const struct fuzz_record *rec)
 {
 	if (world.alive) {
-		check_pages();
+		check_memory(&world.memory, world.touched);
 		double_domain_destroy(GUEST);
 		world.alive = false;
 		for (unsigned i = 0; i < DISKS; i++)
-			world.disks[i].meddled = true;
+			if (world.disks[i].domid == GUEST)
+				world.disks[i].meddled = true;
 	} else {
 		make_guest();
 	}
@@ -852,7 +938,8 @@ static void set_share_fault(const struct fuzz_record *rec)
 		double_limit_maps(rec->v[0] < 0xf0 ? rec->v[0] : UINT32_MAX);
 	} else if (world.copy_faults < FAULTS_MAX) {
 		world.copy_faults++;
-		double_fail_copy(GUEST, world.refs[rec->v[0] % PAGES], -1 - rec->v[1] % 13, 1);
+		double_fail_copy(GUEST, world.memory.refs[rec->v[0] % PAGES], -1 - rec->v[1] % 13,
+				 1);
 	}
 }
 
@@ -863,6 +950,7 @@ static void stop_faults(void)
 	double_limit_maps(UINT32_MAX);
 	double_on_copy(NULL, NULL);
 	disk_fail(0, 0);
+	disk_fail_open(0);
 	disk_hold(false);
 	disk_complete(UINT32_MAX, false);
 }
@@ -920,7 +1008,8 @@ static void check_answers(const struct guest_disk *d)
 	for (unsigned q = 0; connected && q < d->nr_queues; q++) {
 		const struct ring *r = &d->rings[q];
 
-		if (!r->marred && double_grant_is_mapped(GUEST, r->refs[0]) && r->pushed != r->seen)
+		if (!r->marred && double_grant_is_mapped(d->domid, r->refs[0]) &&
+		    r->pushed != r->seen)
 			fuzz_fail("%u requests were never answered", r->pushed - r->seen);
 	}
 }
@@ -936,8 +1025,10 @@ static void let_go(void)
 	settle();
 	pass_time(4, NSEC_PER_SEC);
 	for (unsigned i = 0; i < DISKS; i++) {
-		xen_backend_set_limits(world.backend, GUEST, DEVID + 16 * i, &none, &err);
-		xen_backend_resume(world.backend, GUEST, DEVID + 16 * i, &err);
+		const struct guest_disk *d = &world.disks[i];
+
+		xen_backend_set_limits(world.backend, d->domid, d->devid, &none, &err);
+		xen_backend_resume(world.backend, d->domid, d->devid, &err);
 	}
 }
 
@@ -948,19 +1039,18 @@ static void finish(uint8_t how)
 	let_go();
 	for (unsigned d = 0; d < DISKS; d++)
 		for (unsigned q = 0; q < QUEUES; q++)
-			if (world.alive)
-				ring_notify(&world.disks[d].rings[q]);
+			ring_notify(&world.disks[d].rings[q]);
 	settle();
 	pass_time(16, NSEC_PER_SEC / 2);
 	for (unsigned i = 0; i < DISKS; i++)
-		if (world.alive && !world.disks[i].meddled)
+		if (is_alive(&world.disks[i]) && !world.disks[i].meddled)
 			check_answers(&world.disks[i]);
 	xen_backend_stats(world.backend, check_in_flight, &came);
 	settle();
 	if (!came)
 		fuzz_fail("no statistics came");
-	for (unsigned i = 0; i < DISKS && world.alive; i++) {
-		if (!world.disks[i].keys.back[0])
+	for (unsigned i = 0; i < DISKS; i++) {
+		if (!world.disks[i].keys.back[0] || !is_alive(&world.disks[i]))
 			continue;
 		if (how & 1)
 			toolstack_ask(&world.disks[i].keys);
@@ -973,10 +1063,12 @@ static void finish(uint8_t how)
 	pass_time(4, NSEC_PER_SEC);
 	end_backend();
 	if (world.alive)
-		check_pages();
+		check_memory(&world.memory, world.touched);
+	check_memory(&world.next_memory, NULL);
 	bdev_delete_all();
 	reactor_destroy(world.host.control);
 	xs_close(world.guest_xs);
+	xs_close(world.next_xs);
 	xs_close(world.host.xs);
 	if (double_leaks())
 		fuzz_fail("something was left over");

@@ -18,9 +18,9 @@ static struct {
 	bool hold;
 	struct list kept; /* of struct bdev_io */
 	unsigned nr_kept;
-	unsigned channels;
 	int error;
 	unsigned fail_times;
+	unsigned fail_open_times;
 } state = {.kept = LIST_INIT(state.kept)};
 
 static void destroy(struct bdev *b)
@@ -30,10 +30,13 @@ static void destroy(struct bdev *b)
 
 static int channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **out)
 {
+	if (state.fail_open_times) {
+		state.fail_open_times--;
+		return -EIO;
+	}
 	*out = calloc(1, sizeof(**out));
 	if (!*out)
 		return -ENOMEM;
-	state.channels++;
 	return 0;
 }
 
@@ -44,7 +47,6 @@ static void channel_close(struct bdev_channel *ch)
 	list_for_each (pos, &state.kept)
 		if (list_entry(pos, struct bdev_io, node)->ch == ch)
 			fuzz_fail("a channel was closed with requests in flight");
-	state.channels--;
 	free(ch);
 }
 
@@ -116,6 +118,7 @@ struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly)
 	};
 	state.hold = false;
 	state.fail_times = 0;
+	state.fail_open_times = 0;
 	if (bdev_register(&d->bdev, &err))
 		fuzz_fail("no bdev: %s", err.text);
 	return &d->bdev;
@@ -150,6 +153,11 @@ void disk_fail(int error, unsigned times)
 {
 	state.error = error;
 	state.fail_times = times;
+}
+
+void disk_fail_open(unsigned times)
+{
+	state.fail_open_times = times;
 }
 
 unsigned disk_kept(void)

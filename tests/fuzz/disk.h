@@ -20,6 +20,8 @@ void disk_hold(bool hold);
 void disk_complete(unsigned n, bool reverse);
 /* Fails the next @times ios with @error, a negative errno. */
 void disk_fail(int error, unsigned times);
+/* Fails the next @times openings of a channel. */
+void disk_fail_open(unsigned times);
 /* How many ios are kept now. */
 unsigned disk_kept(void);
 
