@@ -3,102 +3,14 @@
  * What administrators and devices do to a disk while it is served: pausing, limits, growth, and
  * trouble with the device.  The guest notices only that its requests take longer.
  */
+#include "admin.h"
 #include "trial.h"
 
 #include <errno.h>
-#include <jansson.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEVID = 51712, SECTORS = WORLD_DISK_BYTES / 512 };
-
-/* What an administrator asks for, on the control thread */
-
-static atomic_int quiet; /* pauses that were answered */
-static struct {
-	int rc;
-	struct err err;
-	struct xen_limits limits;
-	uint64_t size;
-} ask;
-
-static void came_to_rest(void *arg, const char *error)
-{
-	assert_null(error);
-	atomic_fetch_add(&quiet, 1);
-}
-
-static void pause_on_control(void *arg)
-{
-	ask.rc = xen_backend_pause(instance_backend(world.daemon), WORLD_GUEST, DEVID, came_to_rest,
-				   NULL, &ask.err);
-}
-
-static void resume_on_control(void *arg)
-{
-	ask.rc = xen_backend_resume(instance_backend(world.daemon), WORLD_GUEST, DEVID, &ask.err);
-}
-
-static void limit_on_control(void *arg)
-{
-	ask.rc = xen_backend_set_limits(instance_backend(world.daemon), WORLD_GUEST, DEVID,
-					&ask.limits, &ask.err);
-}
-
-static void grow_on_control(void *arg)
-{
-	held_grow(world.disk, ask.size);
-}
-
-static void pause_disk(void)
-{
-	host_run(&world.host, pause_on_control, NULL);
-	assert_int_equal(ask.rc, 0);
-}
-
-static void resume_disk(void)
-{
-	host_run(&world.host, resume_on_control, NULL);
-	assert_int_equal(ask.rc, 0);
-}
-
-static void limit_disk(uint64_t ios, uint64_t bytes)
-{
-	ask.limits = (struct xen_limits){.ios_per_sec = ios, .bytes_per_sec = bytes};
-	host_run(&world.host, limit_on_control, NULL);
-	assert_int_equal(ask.rc, 0);
-}
-
-static bool wait_quiet(int n)
-{
-	uint64_t start = host_now_ms();
-
-	while (atomic_load(&quiet) < n && host_now_ms() - start < HOST_WAIT_MS)
-		host_nap();
-	return atomic_load(&quiet) == n;
-}
-
-static json_t *list;
-
-static void list_on_control(void *arg)
-{
-	list = xen_backend_list(instance_backend(world.daemon));
-}
-
-/* A value of the disk as it is listed; valid until the next. */
-static const json_t *listed(const char *key)
-{
-	json_decref(list);
-	host_run(&world.host, list_on_control, NULL);
-	return json_object_get(json_array_get(list, 0), key);
-}
-
-static void forget_list(void)
-{
-	json_decref(list);
-	list = NULL;
-}
+enum { SECTORS = WORLD_DISK_BYTES / 512 };
 
 /* Pausing */
 
@@ -106,53 +18,50 @@ static void pausing_waits_for_what_is_in_flight(void **state)
 {
 	struct trial early, late;
 
-	atomic_store(&quiet, 0);
 	world_connect();
 	held_hold(world.disk);
 	trial_init(&early, BLKIF_WRITE, 3, 0);
 	trial_init(&late, BLKIF_READ, 20, 100);
 	trial_send(&early);
 	assert_true(held_wait(world.disk, 1));
-	pause_disk();
+	admin_pause();
 	world_settle();
-	assert_int_equal(atomic_load(&quiet), 0);
+	assert_int_equal(admin_quiet(), 0);
 	trial_send(&late);
 	held_release(world.disk, false);
-	assert_true(wait_quiet(1));
+	assert_true(admin_wait_quiet(1));
 	world_settle_idle();
 	assert_int_equal(held_logged(world.disk), 1);
 	assert_true(front_poll(world.guest.front) >= 0);
 	assert_int_equal(early.req.status, BLKIF_OKAY);
 	assert_int_equal(late.req.status, 99);
-	assert_true(json_is_true(listed("paused")));
+	assert_true(json_is_true(admin_listed("paused")));
 	assert_true(disk_key_is(&world.guest.disk, world.guest.disk.back, "state", "4"));
-	resume_disk();
+	admin_resume();
 	trial_collect();
 	assert_int_equal(late.req.status, BLKIF_OKAY);
-	assert_true(json_is_false(listed("paused")));
+	assert_true(json_is_false(admin_listed("paused")));
 	trial_fini(&early);
 	trial_fini(&late);
-	forget_list();
 }
 
 static void pausing_and_resuming_may_come_in_any_number(void **state)
 {
 	struct trial t;
 
-	atomic_store(&quiet, 0);
 	world_connect();
-	resume_disk();
+	admin_resume();
 	world_assert_works(&world.guest);
 	for (int i = 0; i < 5; i++) {
-		pause_disk();
-		assert_true(wait_quiet(i + 1));
+		admin_pause();
+		assert_true(admin_wait_quiet(i + 1));
 	}
 	trial_init(&t, BLKIF_WRITE, 1, 0);
 	trial_send(&t);
 	world_settle();
 	assert_int_equal(front_poll(world.guest.front), 0);
-	resume_disk();
-	resume_disk();
+	admin_resume();
+	admin_resume();
 	trial_collect();
 	assert_int_equal(t.req.status, BLKIF_OKAY);
 	trial_fini(&t);
@@ -162,10 +71,9 @@ static void a_paused_disk_stays_paused_over_a_restart(void **state)
 {
 	struct trial t;
 
-	atomic_store(&quiet, 0);
 	world_connect();
-	pause_disk();
-	assert_true(wait_quiet(1));
+	admin_pause();
+	assert_true(admin_wait_quiet(1));
 	instance_end(world.daemon);
 	trial_init(&t, BLKIF_WRITE, 1, 0);
 	trial_send(&t);
@@ -173,12 +81,11 @@ static void a_paused_disk_stays_paused_over_a_restart(void **state)
 	assert_true(world_wait_served(&world.guest));
 	world_settle();
 	assert_int_equal(front_poll(world.guest.front), 0);
-	assert_true(json_is_true(listed("paused")));
-	resume_disk();
+	assert_true(json_is_true(admin_listed("paused")));
+	admin_resume();
 	trial_collect();
 	assert_int_equal(t.req.status, BLKIF_OKAY);
 	trial_fini(&t);
-	forget_list();
 }
 
 /* A guest can let go of a paused disk. */
@@ -187,10 +94,9 @@ static void a_paused_disk_can_be_closed(void **state)
 	struct guest *g = &world.guest;
 	struct trial t;
 
-	atomic_store(&quiet, 0);
 	world_connect();
-	pause_disk();
-	assert_true(wait_quiet(1));
+	admin_pause();
+	assert_true(admin_wait_quiet(1));
 	trial_init(&t, BLKIF_WRITE, 1, 0);
 	trial_send(&t);
 	assert_true(guest_close(g));
@@ -230,12 +136,12 @@ static void a_disk_keeps_to_its_limits(void **state)
 	world_connect();
 	free_ms = time_requests(30, 1);
 	/* A burst of a tenth of a second is free. */
-	limit_disk(50, 0);
+	admin_limit(50, 0);
 	assert_true(time_requests(30, 1) >= 400);
-	limit_disk(0, 1 << 20);
+	admin_limit(0, 1 << 20);
 	assert_true(time_requests(16, 11) >= 400); /* 704 KiB */
 	assert_true(world_stat(NULL, "throttled") > 0);
-	limit_disk(0, 0);
+	admin_limit(0, 0);
 	assert_true(time_requests(30, 1) < 400 || free_ms >= 400);
 }
 
@@ -246,7 +152,7 @@ static void a_limit_that_is_lifted_is_gone(void **state)
 	uint64_t start;
 
 	world_connect();
-	limit_disk(0, 1000); /* one is enough for four seconds */
+	admin_limit(0, 1000); /* one is enough for four seconds */
 	for (unsigned i = 0; i < 8; i++) {
 		trial_init(&t[i], BLKIF_WRITE, 1, i * 8);
 		trial_send(&t[i]);
@@ -254,7 +160,7 @@ static void a_limit_that_is_lifted_is_gone(void **state)
 	world_settle_idle();
 	assert_true(front_poll(world.guest.front) < 8);
 	start = host_now_ms();
-	limit_disk(0, 0);
+	admin_limit(0, 0);
 	trial_collect();
 	assert_true(host_now_ms() - start < 2000);
 	for (unsigned i = 0; i < 8; i++)
@@ -270,7 +176,7 @@ static void a_limited_disk_slows_itself_only(void **state)
 
 	world_connect();
 	other_disk = world_connect_other(&(struct guest_opts){0});
-	limit_disk(2, 0);
+	admin_limit(2, 0);
 	for (unsigned i = 0; i < 8; i++) {
 		trial_init(&t[i], BLKIF_WRITE, 1, i * 8);
 		trial_send(&t[i]);
@@ -280,7 +186,7 @@ static void a_limited_disk_slows_itself_only(void **state)
 	assert_null(load_compare(other, held_data(other_disk)));
 	load_destroy(other);
 	assert_true(front_outstanding(world.guest.front) > 0);
-	limit_disk(0, 0);
+	admin_limit(0, 0);
 	trial_collect();
 	for (unsigned i = 0; i < 8; i++)
 		trial_fini(&t[i]);
@@ -292,27 +198,26 @@ static void limits_come_with_the_target_and_outlive_the_daemon(void **state)
 
 	world_connect_disk(&(struct disk_opts){.target = "disk,iops=77,bandwidth=3M"},
 			   &(struct guest_opts){0});
-	assert_int_equal(json_integer_value(json_object_get(listed("limits"), "rw_ios_per_sec")),
-			 77);
-	assert_int_equal(json_integer_value(json_object_get(listed("limits"), "rw_bytes_per_sec")),
-			 3 << 20);
-	limit_disk(0, 555);
+	assert_int_equal(admin_listed_limit("rw_ios_per_sec"), 77);
+	assert_int_equal(admin_listed_limit("rw_bytes_per_sec"), 3 << 20);
+	admin_limit(0, 555);
 	instance_end(world.daemon);
 	world_start(&plain);
 	assert_true(world_wait_served(&world.guest));
-	assert_int_equal(json_integer_value(json_object_get(listed("limits"), "rw_ios_per_sec")),
-			 0);
-	assert_int_equal(json_integer_value(json_object_get(listed("limits"), "rw_bytes_per_sec")),
-			 555);
-	forget_list();
+	assert_int_equal(admin_listed_limit("rw_ios_per_sec"), 0);
+	assert_int_equal(admin_listed_limit("rw_bytes_per_sec"), 555);
 }
 
 /* Growth */
 
+static void grow_on_control(void *arg)
+{
+	held_grow(world.disk, *(const uint64_t *)arg);
+}
+
 static void grow(uint64_t size)
 {
-	ask.size = size;
-	host_run(&world.host, grow_on_control, NULL);
+	host_run(&world.host, grow_on_control, &size);
 }
 
 static void a_disk_grows_while_it_is_served(void **state)
@@ -379,29 +284,28 @@ static void stopped_by_an_error_a_disk_waits_to_be_resumed(void **state)
 		host_nap();
 	world_settle_idle();
 	assert_int_equal(front_poll(world.guest.front), 0);
-	waiting = json_string_value(listed("waiting"));
+	waiting = json_string_value(admin_listed("waiting"));
 	assert_non_null(waiting);
 	assert_non_null(strstr(waiting, strerror(ENOSPC)));
 	assert_int_equal(world_stat(NULL, "parked"), 1);
 	/* It fails once more, and then the device is mended. */
-	resume_disk();
+	admin_resume();
 	while (held_count(world.disk, BDEV_WRITE) < 2)
 		host_nap();
 	world_settle();
 	assert_int_equal(front_poll(world.guest.front), 0);
 	trial_send(&after);
-	resume_disk();
+	admin_resume();
 	trial_collect();
 	assert_int_equal(bad.req.status, BLKIF_OKAY);
 	assert_int_equal(after.req.status, BLKIF_OKAY);
 	assert_int_equal(held_data(world.disk)[20 * TRIAL_PAGE - 1], 'p');
 	assert_int_equal(world_stat(NULL, "parked"), 0);
 	assert_int_equal(world_stat("write", "errors"), 0);
-	while (!json_is_null(listed("waiting")))
+	while (!json_is_null(admin_listed("waiting")))
 		host_nap();
 	trial_fini(&bad);
 	trial_fini(&after);
-	forget_list();
 }
 
 static void an_error_is_tried_again_for_a_time(void **state)

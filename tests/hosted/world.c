@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "admin.h"
+
 struct world world;
 
 static void create_disk(void *arg)
@@ -19,6 +21,7 @@ int world_setup(void **state)
 {
 	memset(&world, 0, sizeof(world));
 	guest_way = *state ? *state : &guest_copied;
+	admin_forget();
 	host_create(&world.host);
 	host_run(&world.host, create_disk, NULL);
 	return 0;
@@ -34,6 +37,7 @@ int world_teardown(void **state)
 		guest_destroy(&world.guest);
 	if (world.other.xs)
 		guest_destroy(&world.other);
+	admin_forget();
 	return host_destroy(&world.host) ? -1 : 0;
 }
 
