@@ -202,55 +202,6 @@ static void barriers_hold_on_large_blocks(void **state)
 	trial_fini(&after);
 }
 
-/* From one domain to another of the same machine, as migration does it on one host */
-
-static void set_vm(unsigned domid, const char *vm)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/local/domain/%u/vm", domid);
-	assert_true(xs_write(world.host.xs, XBT_NULL, path, vm, (unsigned)strlen(vm)));
-}
-
-static void a_disk_moves_to_its_machines_next_domain(void **state)
-{
-	static const struct disk_opts opts = {.target = "disk"};
-
-	world_connect();
-	set_vm(WORLD_GUEST, "/vm/1234");
-	world_assert_works(&world.guest);
-	/* The new domain's disk is there before the old one's has gone: the script must not fail.
-	 */
-	double_domain_create(WORLD_OTHER, "incoming");
-	set_vm(WORLD_OTHER, "/vm/1234");
-	guest_add_disk(&world.other, &world.host, WORLD_OTHER, 51712, &opts);
-	assert_true(disk_wait_state(&world.other.disk, 2));
-	guest_publish(&world.other, &(struct guest_opts){0});
-	world_settle();
-	/* As long as the old one can write, the new one cannot. */
-	assert_true(disk_key_is(&world.other.disk, world.other.disk.back, "state", "2"));
-	world_assert_works(&world.guest);
-	guest_kill(&world.guest);
-	toolstack_remove_by_force(&world.guest.disk);
-	assert_true(disk_wait_state(&world.other.disk, 4));
-	guest_read_disk(&world.other);
-	world_assert_works(&world.other);
-}
-
-static void a_disk_does_not_move_to_a_stranger(void **state)
-{
-	struct disk disk;
-
-	world_connect();
-	set_vm(WORLD_GUEST, "/vm/1234");
-	double_domain_create(WORLD_OTHER, "stranger");
-	set_vm(WORLD_OTHER, "/vm/1235");
-	toolstack_add(&world.host, WORLD_OTHER, 51712, &(struct disk_opts){.target = "disk"},
-		      &disk);
-	assert_false(toolstack_script(&disk));
-	world_assert_works(&world.guest);
-}
-
 /* Counters */
 
 static json_t *stats;
@@ -325,8 +276,6 @@ int main(void)
 		world_tests(any_sector_of_a_large_block_can_be_had),
 		world_tests(writes_to_one_large_block_do_not_undo_each_other),
 		world_tests(barriers_hold_on_large_blocks),
-		world_tests(a_disk_moves_to_its_machines_next_domain),
-		world_test(a_disk_does_not_move_to_a_stranger),
 		world_tests(each_request_is_counted_once),
 	};
 

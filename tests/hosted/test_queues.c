@@ -340,6 +340,54 @@ static void all_queues_are_handed_over(void **state)
 	close_all();
 }
 
+/* What was negotiated holds, though the next daemon would offer less. */
+static void more_queues_than_the_next_offers_are_handed_over(void **state)
+{
+	start_with_disk(&two_reactors);
+	connect_shape(&(struct shape){.queues = 4, .pages = 1});
+	instance_end(world.daemon);
+	world_start(&(struct instance_opts){.reactors = 1, .max_queues = 2});
+	fill_rings();
+	collect_rings();
+	close_all();
+	/* A connection of its own is bound by its own offer. */
+	assert_true(disk_wait_key(&world.guest.disk, world.guest.disk.back,
+				  "multi-queue-max-queues", "2"));
+	publish(&(struct shape){.queues = 4, .pages = 1});
+	assert_refused("multi-queue-num-queues");
+	connect_shape(&(struct shape){.queues = 2, .pages = 1});
+	close_all();
+}
+
+/* One queue finds its ring broken before another has begun: the reason is told, and the guest not
+ * that it is connected. */
+static void a_ring_broken_while_others_start_is_told(void **state)
+{
+	char *error;
+
+	start_with_disk(&two_reactors);
+	publish(&(struct shape){.queues = 2, .pages = 1});
+	world_block(world.daemon);
+	guest_set_state(&world.guest, 3);
+	assert_true(world_wait_served(&queues[1]));
+	atomic_fetch_add(&front_sring(queues[1].front)->req_prod, 1000);
+	double_evtchn_notify(WORLD_GUEST, queues[1].port);
+	world_settle();
+	world_unblock();
+	assert_true(disk_wait_state(&world.guest.disk, 5));
+	error = disk_read(&world.guest.disk, world.guest.disk.back, "sluice-error");
+	assert_non_null(error);
+	assert_non_null(strstr(error, "ring"));
+	free(error);
+	world_assert_history(&world.guest.disk, "1 2 5");
+	guest_set_state(&world.guest, 6);
+	assert_true(disk_wait_state(&world.guest.disk, 6));
+	free_queues();
+	guest_set_state(&world.guest, 1);
+	connect_shape(&(struct shape){.queues = 2, .pages = 1});
+	close_all();
+}
+
 /* A large ring, full, has its turn and no more: another's few requests are not behind all of it. */
 static void a_large_ring_leaves_others_their_turn(void **state)
 {
@@ -395,6 +443,8 @@ int main(void)
 		world_test(a_beginning_that_fails_leaves_nothing),
 		world_tests(one_broken_ring_ends_them_all),
 		world_tests(all_queues_are_handed_over),
+		world_test(more_queues_than_the_next_offers_are_handed_over),
+		world_test(a_ring_broken_while_others_start_is_told),
 		world_test(a_large_ring_leaves_others_their_turn),
 	};
 
