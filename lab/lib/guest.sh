@@ -40,17 +40,30 @@ load() { # KEY ARGUMENT...
 }
 
 # The same in two halves: the load runs in the background, until it has done its work or
-# `stop_load KEY` asks it to end.  load_cpu pins it to a processor.
+# `stop_load KEY` asks it to end.  load_cpu pins it to a processor; load_retries is how often it may
+# begin again after the emulator has made it crash (see the README), which is said as KEYcrash.
 start_load() { # KEY ARGUMENT...
-	load_key=$1
+	load_key=$1 load_tries=${load_retries:-0}
 	shift
 	(
 		set -- blkload "$@"
 		[ -z "${load_cpu:-}" ] || set -- taskset "$((1 << load_cpu))" "$@"
-		"$@" >"/run/$load_key.out" 2>"/run/$load_key.err" &
-		echo $! >"/run/$load_key.pid"
-		wait $!
-		echo $? >"/run/$load_key.status"
+		while :; do
+			"$@" >"/run/$load_key.out" 2>"/run/$load_key.err" &
+			echo $! >"/run/$load_key.pid"
+			wait $!
+			load_status=$?
+			case $load_status in
+			127 | 132 | 133 | 135 | 136 | 139) ;; # not found, or SIGILL to SIGSEGV
+			*) break ;;
+			esac
+			result "${load_key}crash" "status $load_status: $(dmesg | grep -E 'segfault|traps:' |
+				tail -n1)"
+			[ "$load_tries" -gt 0 ] || break
+			load_tries=$((load_tries - 1))
+			sleep 1 # what is in flight has to be over
+		done
+		echo "$load_status" >"/run/$load_key.status"
 	) &
 }
 
@@ -64,7 +77,8 @@ finish_load() { # KEY
 	done
 	cat "/run/$1.err"
 	result "$1" "$(tail -n1 "/run/$1.out")"
-	[ "$(cat "/run/$1.status")" = 0 ] || fail "blkload found errors ($1): $(head -n1 "/run/$1.err")"
+	[ "$(cat "/run/$1.status")" = 0 ] || fail "blkload found errors ($1," \
+		"status $(cat "/run/$1.status")): $(head -n1 "/run/$1.err")"
 }
 
 # How many requests a load in the background with --progress has made so far.

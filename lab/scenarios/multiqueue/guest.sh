@@ -8,6 +8,7 @@ result vcpus "$(grep -c '^processor' /proc/cpuinfo)"
 set -- /sys/block/xvda/mq/*
 result queues $#
 
+load_retries=3
 for load_cpu in 0 1 2 3; do
 	start_load "load$load_cpu" --verify --offset "$((load_cpu * 8))M" --length 8M --block 512-64k \
 		--depth 16 --batch 4 --flush 200 --seconds 8 --seed "1$load_cpu" /dev/xvda
