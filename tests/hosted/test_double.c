@@ -219,6 +219,19 @@ static void transactions_are_all_or_nothing(void **state)
 	assert_true(xs_transaction_end(xs, t, false));
 	assert_text(xs, XBT_NULL, "/x/a", "7");
 
+	/* Of what it removes, all of it counts; and so does what it has found not to be there. */
+	t = xs_transaction_start(xs);
+	assert_true(xs_rm(xs, t, "/x"));
+	write_text(by, XBT_NULL, "/x/a", "9");
+	assert_false(xs_transaction_end(xs, t, false));
+	assert_text(xs, XBT_NULL, "/x/a", "9");
+	t = xs_transaction_start(xs);
+	assert_null(xs_read(xs, t, "/x/new", &num));
+	write_text(xs, t, "/y", "6");
+	write_text(by, XBT_NULL, "/x/new", "1");
+	assert_false(xs_transaction_end(xs, t, false));
+	assert_int_equal(errno, EAGAIN);
+
 	assert_false(xs_transaction_end(xs, t, false));
 	assert_int_equal(errno, ENOENT);
 	double_fail(DOUBLE_XS_TRANSACTION_END, EAGAIN, 1, 2, NULL);

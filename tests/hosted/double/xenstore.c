@@ -16,6 +16,7 @@
 
 #include "internal.h"
 
+/* Names, values and permissions are never changed, only replaced; copies of a tree share them. */
 struct node {
 	char *name; /* last part of its path; "" for the root */
 	struct node *parent;
@@ -24,6 +25,7 @@ struct node {
 	struct xs_permissions *perms;
 	unsigned nr_perms;
 	uint64_t generation; /* of its last change; a new child is a change, too */
+	uint64_t before;     /* in a transaction's copy: that of the real node; 0: there is none */
 	struct node **children;
 	unsigned nr_children;
 };
@@ -49,8 +51,7 @@ struct access {
 struct transaction {
 	struct list node;
 	xs_transaction_t id;
-	struct node *before; /* the tree as it was at its start */
-	struct node *root;   /* and as the transaction has changed it */
+	struct node *root; /* the tree as it was at its start and the transaction has changed it */
 	struct list ops;
 	struct list accesses;
 };
@@ -114,13 +115,44 @@ static void *copy_bytes(const void *from, size_t len)
 	return to;
 }
 
+/* Bytes that several nodes share; all under the lock. */
+struct shared {
+	size_t users;
+	char bytes[];
+};
+
+static void *share_new(const void *from, size_t len)
+{
+	struct shared *s = must(malloc(sizeof(*s) + len + 1));
+
+	s->users = 1;
+	if (len)
+		memcpy(s->bytes, from, len);
+	s->bytes[len] = '\0';
+	return s->bytes;
+}
+
+static void *share(void *bytes)
+{
+	container_of(bytes, struct shared, bytes)->users++;
+	return bytes;
+}
+
+static void share_drop(void *bytes)
+{
+	struct shared *s = bytes ? container_of(bytes, struct shared, bytes) : NULL;
+
+	if (s && !--s->users)
+		free(s);
+}
+
 /* Nodes */
 
 static struct node *new_node(struct node *parent, const char *name, size_t name_len)
 {
 	struct node *n = must(calloc(1, sizeof(*n)));
 
-	n->name = copy_bytes(name, name_len);
+	n->name = share_new(name, name_len);
 	n->parent = parent;
 	if (parent) {
 		parent->children = must(realloc(
@@ -135,23 +167,27 @@ static void free_node(struct node *n)
 	for (unsigned i = 0; i < n->nr_children; i++)
 		free_node(n->children[i]);
 	free(n->children);
-	free(n->name);
-	free(n->value);
-	free(n->perms);
+	share_drop(n->name);
+	share_drop(n->value);
+	share_drop(n->perms);
 	free(n);
 }
 
 static struct node *copy_tree(const struct node *from, struct node *parent)
 {
-	struct node *n = new_node(parent, from->name, strlen(from->name));
+	struct node *n = must(malloc(sizeof(*n)));
 
-	n->value = copy_bytes(from->value, from->len);
-	n->len = from->len;
-	n->perms = copy_bytes(from->perms, from->nr_perms * sizeof(from->perms[0]));
-	n->nr_perms = from->nr_perms;
-	n->generation = from->generation;
+	*n = *from;
+	n->parent = parent;
+	share(n->name);
+	share(n->value);
+	share(n->perms);
+	n->before = from->generation;
+	n->children = NULL;
+	if (from->nr_children)
+		n->children = must(malloc(from->nr_children * sizeof(n->children[0])));
 	for (unsigned i = 0; i < from->nr_children; i++)
-		copy_tree(from->children[i], n);
+		n->children[i] = copy_tree(from->children[i], n);
 	return n;
 }
 
@@ -193,17 +229,17 @@ static unsigned permissions_of(const struct node *n, unsigned domid)
 
 static void set_value(struct node *n, const void *value, unsigned len)
 {
-	free(n->value);
-	n->value = copy_bytes(value, len);
+	share_drop(n->value);
+	n->value = share_new(value, len);
 	n->len = len;
 	n->generation = ++generation;
 }
 
 static void set_perms(struct node *n, const struct xs_permissions *perms, unsigned nr)
 {
-	struct xs_permissions *copy = copy_bytes(perms, nr * sizeof(perms[0]));
+	struct xs_permissions *copy = share_new(perms, nr * sizeof(perms[0]));
 
-	free(n->perms);
+	share_drop(n->perms);
 	n->perms = copy;
 	n->nr_perms = nr;
 	n->generation = ++generation;
@@ -469,7 +505,6 @@ static void end_transaction(struct transaction *t)
 		free(a);
 	}
 	list_del(&t->node);
-	free_node(t->before);
 	free_node(t->root);
 	free(t);
 }
@@ -487,15 +522,26 @@ static void note_access(struct transaction *t, const char *path)
 			return;
 	a = must(calloc(1, sizeof(*a)));
 	a->path = copy_bytes(path, strlen(path));
-	n = find_node(t->before, path, NULL);
-	a->generation = n ? n->generation : 0;
+	n = find_node(t->root, path, NULL);
+	a->generation = n ? n->before : 0;
 	list_add_tail(&t->accesses, &a->node);
-	if (!n && strcmp(path, "/")) {
+	if (!a->generation && strcmp(path, "/")) {
 		above = copy_bytes(path, strlen(path));
 		*strrchr(above, '/') = '\0';
 		note_access(t, *above ? above : "/");
 		free(above);
 	}
+}
+
+/* What the transaction removes it depends on, all of it: it cannot be looked up later. */
+static void note_removal(struct transaction *t, const struct node *n)
+{
+	char *path = path_of(n);
+
+	note_access(t, path);
+	free(path);
+	for (unsigned i = 0; i < n->nr_children; i++)
+		note_removal(t, n->children[i]);
 }
 
 static bool is_current(struct transaction *t)
@@ -589,6 +635,8 @@ static struct node *permitted(struct xs_handle *xs, struct node *tree, const cha
 
 static void change(struct xs_handle *xs, struct transaction *t, struct node *tree, struct op *op)
 {
+	if (t && op->kind == OP_RM)
+		note_removal(t, find_node(tree, op->path, NULL));
 	perform(op, tree, xs->domid);
 	if (t)
 		list_add_tail(&t->ops, &op->node);
@@ -963,7 +1011,6 @@ xs_transaction_t xs_transaction_start(struct xs_handle *xs)
 	list_init(&t->accesses);
 	pthread_mutex_lock(&lock);
 	calls++;
-	t->before = copy_tree(root, NULL);
 	t->root = copy_tree(root, NULL);
 	id = ++last_transaction;
 	t->id = id;
