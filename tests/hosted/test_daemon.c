@@ -242,9 +242,12 @@ static void it_serves_and_is_succeeded(void **state)
 
 static void disks_are_attached_and_detached_by_method(void **state)
 {
+	/* One character more than there may be. */
+	static const char long_name[] = "0123456789abcdef0123456789abcdef"
+					"0123456789abcdef0123456789abcdef";
 	struct disk_opts opts = {.target = "disk", .instance = name};
 	struct guest g;
-	char params[128];
+	char params[160];
 	json_t *result;
 
 	start_daemon();
@@ -265,6 +268,12 @@ static void disks_are_attached_and_detached_by_method(void **state)
 	snprintf(params, sizeof(params), "{\"domain\":\"%d\",\"vdev\":\"disk\",\"bdev\":\"other\"}",
 		 GUEST_DOMID);
 	refused("vbd_attach", params, -EINVAL, "'disk'");
+	/* A name is not cut to one that there is. */
+	snprintf(params, sizeof(params), "{\"name\":\"%.63s\",\"num_blocks\":2048}", long_name);
+	json_decref(result_of("bdev_null_create", params));
+	snprintf(params, sizeof(params), "{\"domain\":\"%d\",\"vdev\":\"xvdc\",\"bdev\":\"%s\"}",
+		 GUEST_DOMID, long_name);
+	refused("vbd_attach", params, -ENOENT, "no bdev is named");
 	refused("vbd_attach", "{\"domain\":\"99\",\"vdev\":\"xvdc\",\"bdev\":\"other\"}", -ENOENT,
 		"no domain 99");
 	refused("vbd_attach", "{\"domain\":\"99\",\"vdev\":\"xvdc\"}", -32602, "bdev");
@@ -351,6 +360,9 @@ static void the_client_steers_disks(void **state)
 	assert_null(load_run(l, 200));
 	command_prints("list", "8M rw Connected Connected 1 persistent retry:30\n", true);
 	command_prints("list", "\n limits: 100000 requests/s\n", true);
+	/* To be shown, limits need not be set: then the target still says what they are. */
+	command_prints("limit 7 xvda", "100000 requests/s", true);
+	assert_true(disk_key_is(&g.disk, g.disk.back, "sluice-iops", NULL));
 	command_prints("limit 7 xvda --bandwidth 64M", "100000 requests/s, 64M bytes/s", true);
 
 	load_fill(l);

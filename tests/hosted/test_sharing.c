@@ -183,6 +183,27 @@ static void now_and_then_mapping_fails(void **state)
 	assert_true(after.copy_segments > before.copy_segments);
 }
 
+/* Each try costs several system calls: a guest does not make them cheaply with nonsense. */
+static void references_that_cannot_be_mapped_are_seldom_tried(void **state)
+{
+	struct double_stats before, after;
+	uint64_t start = host_now_ms();
+	struct trial t;
+
+	connect_way(&(struct guest_opts){0});
+	trial_init(&t, BLKIF_WRITE, 1, 0);
+	t.segments[0].gref = 999999;
+	double_get_stats(&before);
+	for (int i = 0; i < 100; i++) {
+		trial_send(&t);
+		trial_collect();
+		assert_int_equal(t.req.status, BLKIF_ERROR);
+	}
+	double_get_stats(&after);
+	assert_in_range(after.map_calls - before.map_calls, 1, 2 + (host_now_ms() - start) / 100);
+	trial_fini(&t);
+}
+
 /* A guest has no more pages mapped than it may, over all its disks. */
 struct peak {
 	uint64_t mapped, most;
@@ -271,6 +292,8 @@ int main(void)
 		in_persistent(what_cannot_be_mapped_is_copied),
 		in_mapped(now_and_then_mapping_fails),
 		in_persistent(now_and_then_mapping_fails),
+		in_mapped(references_that_cannot_be_mapped_are_seldom_tried),
+		in_persistent(references_that_cannot_be_mapped_are_seldom_tried),
 		in_mapped(a_guest_maps_no_more_than_it_may),
 		in_persistent(a_guest_maps_no_more_than_it_may),
 		in_mapped(pieces_that_the_device_does_not_take_are_copied),
