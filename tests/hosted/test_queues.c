@@ -388,6 +388,40 @@ static void a_ring_broken_while_others_start_is_told(void **state)
 	close_all();
 }
 
+/* The same while a daemon adopts the guest. */
+static void a_ring_broken_while_others_are_adopted_is_told(void **state)
+{
+	char *error;
+
+	start_with_disk(&two_reactors);
+	connect_shape(&(struct shape){.queues = 2, .pages = 1});
+	instance_end(world.daemon);
+	double_fail(DOUBLE_GNTTAB_MAP, ENOMEM, 0, 1000000, NULL);
+	world_start(&two_reactors);
+	world_settle();
+	world_block(world.daemon);
+	double_fail(DOUBLE_GNTTAB_MAP, 0, 0, 0, NULL);
+	assert_true(world_wait_served(&queues[1]));
+	atomic_fetch_add(&front_sring(queues[1].front)->req_prod, 1000);
+	double_evtchn_notify(WORLD_GUEST, queues[1].port);
+	world_settle();
+	world_unblock();
+	assert_true(disk_wait_state(&world.guest.disk, 5));
+	world_settle();
+	assert_false(world_is_served(&queues[1]));
+	error = disk_read(&world.guest.disk, world.guest.disk.back, "sluice-error");
+	assert_non_null(error);
+	if (!strstr(error, "broke its ring"))
+		fail_msg("%s", error);
+	free(error);
+	guest_set_state(&world.guest, 6);
+	assert_true(disk_wait_state(&world.guest.disk, 6));
+	free_queues();
+	guest_set_state(&world.guest, 1);
+	connect_shape(&(struct shape){.queues = 2, .pages = 1});
+	close_all();
+}
+
 /* A large ring, full, has its turn and no more: another's few requests are not behind all of it. */
 static void a_large_ring_leaves_others_their_turn(void **state)
 {
@@ -445,6 +479,7 @@ int main(void)
 		world_tests(all_queues_are_handed_over),
 		world_test(more_queues_than_the_next_offers_are_handed_over),
 		world_test(a_ring_broken_while_others_start_is_told),
+		world_test(a_ring_broken_while_others_are_adopted_is_told),
 		world_test(a_large_ring_leaves_others_their_turn),
 	};
 
