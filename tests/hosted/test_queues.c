@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Several queues a disk, and rings of several pages: negotiated, served, refused, handed over. */
+#include "admin.h"
 #include "world.h"
 
 #include <errno.h>
@@ -359,6 +360,22 @@ static void more_queues_than_the_next_offers_are_handed_over(void **state)
 	close_all();
 }
 
+/* Breaks the second queue's ring once it is there, and waits until that was seen. */
+static void break_second_ring(void)
+{
+	const char *error = NULL;
+
+	assert_true(world_wait_served(&queues[1]));
+	/* The control thread, asked now, has done with it. */
+	assert_int_equal(world_disks(world.daemon), 1);
+	atomic_fetch_add(&front_sring(queues[1].front)->req_prod, 1000);
+	double_evtchn_notify(WORLD_GUEST, queues[1].port);
+	while (!error || !strstr(error, "broke its ring")) {
+		host_nap();
+		error = json_string_value(admin_listed("error"));
+	}
+}
+
 /* One queue finds its ring broken before another has begun: the reason is told, and the guest not
  * that it is connected. */
 static void a_ring_broken_while_others_start_is_told(void **state)
@@ -369,10 +386,7 @@ static void a_ring_broken_while_others_start_is_told(void **state)
 	publish(&(struct shape){.queues = 2, .pages = 1});
 	world_block(world.daemon);
 	guest_set_state(&world.guest, 3);
-	assert_true(world_wait_served(&queues[1]));
-	atomic_fetch_add(&front_sring(queues[1].front)->req_prod, 1000);
-	double_evtchn_notify(WORLD_GUEST, queues[1].port);
-	world_settle();
+	break_second_ring();
 	world_unblock();
 	assert_true(disk_wait_state(&world.guest.disk, 5));
 	error = disk_read(&world.guest.disk, world.guest.disk.back, "sluice-error");
@@ -401,10 +415,7 @@ static void a_ring_broken_while_others_are_adopted_is_told(void **state)
 	world_settle();
 	world_block(world.daemon);
 	double_fail(DOUBLE_GNTTAB_MAP, 0, 0, 0, NULL);
-	assert_true(world_wait_served(&queues[1]));
-	atomic_fetch_add(&front_sring(queues[1].front)->req_prod, 1000);
-	double_evtchn_notify(WORLD_GUEST, queues[1].port);
-	world_settle();
+	break_second_ring();
 	world_unblock();
 	assert_true(disk_wait_state(&world.guest.disk, 5));
 	world_settle();
