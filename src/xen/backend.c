@@ -73,6 +73,7 @@ void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, 
 {
 	char dir[STORE_PATH_MAX];
 	struct vbd *v = find_vbd(be, kind, domid, devid);
+	uint32_t state;
 
 	if (v) {
 		v->dirty = true;
@@ -86,6 +87,15 @@ void xen_backend_meet(struct xen_backend *be, const char *kind, uint32_t domid, 
 	if (!v) {
 		log_error("no memory for a disk of domain %u", domid);
 		return;
+	}
+	/*
+	 * A guest that runs on it claims its bdev before one that only wants it: the two may be one
+	 * machine that is being moved.
+	 */
+	if (!store_read_u32(&be->store, dir, "state", XENBUS_STATES - 1, &state) &&
+	    (state == XENBUS_CONNECTED || state == XENBUS_CLOSING)) {
+		list_del(&v->node);
+		list_add_head(&be->vbds, &v->node);
 	}
 	v->dirty = true;
 	log_debug("%s: found as %s", v->label, dir);

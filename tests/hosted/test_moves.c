@@ -158,6 +158,26 @@ static void a_bdev_goes_to_its_heir_before_a_third(void **state)
 	end_third(&third);
 }
 
+/* A daemon that starts in the midst of a move finds the new domain first, and the old one at work.
+ */
+static void who_runs_claims_first(void **state)
+{
+	double_domain_create(WORLD_OTHER, "incoming");
+	toolstack_add(&world.host, WORLD_OTHER, ADMIN_DEVID, &(struct disk_opts){.target = "none"},
+		      &world.other.disk);
+	world_connect();
+	set_vm(WORLD_GUEST, "/vm/1234");
+	set_vm(WORLD_OTHER, "/vm/1234");
+	instance_end(world.daemon);
+	disk_write(&world.other.disk, world.other.disk.back, "params", "disk");
+	world_start(&(struct instance_opts){0});
+	assert_true(world_wait_served(&world.guest));
+	world_assert_works(&world.guest);
+	assert_true(
+		disk_wait_key(&world.other.disk, world.other.disk.back, "sluice-status", "ready"));
+	assert_true(disk_wait_state(&world.other.disk, 2));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +186,7 @@ int main(void)
 		world_tests(the_old_domain_may_be_gone_before_its_requests),
 		world_test(who_waits_for_its_former_self_is_listed),
 		world_test(a_bdev_goes_to_its_heir_before_a_third),
+		world_test(who_runs_claims_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
