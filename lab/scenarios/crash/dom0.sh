@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=sh disable=SC2034,SC2154 # from and for lib/dom0.sh
 # about: a guest is destroyed twenty times with requests in flight; nothing of it stays, nowhere
-# timeout: 280
+# timeout: 560
 
 rounds=20
 disk=$(drive data)
 start_sluiced
-must sluice bdev create uring disk "$disk"
+must sluice bdev create uring disk "$disk" --shared
 
-served() {
-	vbd_stat guest '.read.requests + .write.requests'
+# The least that either of the guest's disks shows: one is copied, the other mapped.
+least() { # EXPRESSION
+	vbd_stat guest "$1" | sort -n | head -n1
 }
 
 busy() {
-	[ "$(served)" -gt 100 ]
+	in_flight=$(least .in_flight)
+	[ "$(least '.read.requests + .write.requests')" -gt 50 ] && [ "$in_flight" -gt 0 ]
 }
 
 alone() {
@@ -27,15 +29,16 @@ ask_xen() { # KEY
 	xl dmesg | sed 's/^(XEN) //'
 }
 
-# What must not grow, a line of "NAME VALUE SLACK" each: the slack is for what is nobody's leak, such
-# as logs in memory.
+# What must not grow, a line of "NAME VALUE SLACK" each: the slack is for what is nobody's leak.  Logs
+# are in memory; and Xen keeps as many maptrack frames, of 256 entries, as were ever needed at once,
+# which some rounds' luck decides.  What a mapped disk has at work is five frames.
 sample() {
 	echo 3 >/proc/sys/vm/drop_caches
 	ask_xen g >/run/grants
 	ask_xen e >/run/events
 	echo "xen_free_mib $((-$(xl info free_memory))) 1"
 	echo "dom0_free_kib $((-$(awk '$1 == "MemAvailable:" { print $2 }' /proc/meminfo))) 8192"
-	echo "maptrack_frames $(sed -n 's/.* \([0-9]*\) maptrack frames.*/\1/p' /run/grants) 0"
+	echo "maptrack_frames $(sed -n 's/.* \([0-9]*\) maptrack frames.*/\1/p' /run/grants) 4"
 	echo "event_channels $(grep -c '^ *[0-9]* \[' /run/events) 0"
 	echo "sluiced_rss_kib $(awk '$1 == "VmRSS:" { print $2 }' "/proc/$(sluiced_pid)/status") 256"
 	echo "sluiced_maps $(wc -l <"/proc/$(sluiced_pid)/maps") 2"
@@ -46,7 +49,8 @@ sample() {
 # Booting a guest twenty times takes long; one that was saved at work is at work again at once.
 step "creating a busy guest, and saving it"
 guest_memory=128
-create_guest guest pv crash "$(sluice_disk xvda disk)"
+create_guest guest pv crash "$(sluice_disk xvda disk,shared,sharing=copy)" \
+	"$(sluice_disk xvdb disk,shared,sharing=map)"
 await_result guest 60 up
 wait_for 60 "the guest to be busy" busy
 must xl save guest /run/guest.save
@@ -57,9 +61,8 @@ while [ $round -lt $rounds ]; do
 	step "round $round of $rounds: restore, load, destroy"
 	must xl restore /run/guest.save >/dev/null 2>&1
 	wait_for 30 "the guest to be busy" busy
-	in_flight=$(vbd_stat guest .in_flight)
-	[ "$in_flight" -gt 0 ] || fail "nothing was in flight when the guest was to be destroyed"
-	echo "$in_flight requests in flight"
+	echo "at least $in_flight requests in flight on each disk," \
+		"$(vbd_stat guest .memory.mapped_pages | xargs) pages mapped"
 	destroy_guest guest
 	wait_for 15 "the domain to be gone" alone
 	[ "$(sluice --json list | jq length)" = 0 ] || fail "sluiced still has the disk"
