@@ -202,6 +202,22 @@ static void detach(struct rpc_request *req, const json_t *params, void *arg)
 	}
 }
 
+/* The same where a disk is all that is named. */
+static bool decode_disk(struct vbd_rpc *ctx, struct rpc_request *req, const json_t *params,
+			uint32_t *domid, uint32_t *devid)
+{
+	struct args {
+		const char *domain, *vdev;
+	} args;
+	static const struct params_field fields[] = {
+		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
+		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
+	};
+
+	return rpc_decode(req, params, fields, 2, &args) &&
+	       find_disk(ctx, req, args.domain, args.vdev, domid, devid);
+}
+
 /* A request to pause that waits for the device, but not for ever. */
 struct pausing {
 	struct vbd_rpc *ctx;
@@ -233,21 +249,13 @@ static void pause_too_long(struct reactor_timer *t)
 
 static void pause_disk(struct rpc_request *req, const json_t *params, void *arg)
 {
-	struct args {
-		const char *domain, *vdev;
-	} args;
-	static const struct params_field fields[] = {
-		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
-		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
-	};
 	struct vbd_rpc *ctx = arg;
 	uint32_t domid, devid;
 	struct pausing *p;
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, fields, 2, &args) ||
-	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+	if (!decode_disk(ctx, req, params, &domid, &devid))
 		return;
 	p = calloc(1, sizeof(*p));
 	if (!p) {
@@ -268,20 +276,12 @@ static void pause_disk(struct rpc_request *req, const json_t *params, void *arg)
 
 static void resume(struct rpc_request *req, const json_t *params, void *arg)
 {
-	struct args {
-		const char *domain, *vdev;
-	} args;
-	static const struct params_field fields[] = {
-		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
-		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
-	};
 	struct vbd_rpc *ctx = arg;
 	uint32_t domid, devid;
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, fields, 2, &args) ||
-	    !find_disk(ctx, req, args.domain, args.vdev, &domid, &devid))
+	if (!decode_disk(ctx, req, params, &domid, &devid))
 		return;
 	rc = xen_backend_resume(ctx->be, domid, devid, &err);
 	if (rc)
