@@ -302,14 +302,19 @@ void held_fail(struct held *h, enum bdev_op op, int error, unsigned times)
 	pthread_mutex_unlock(&h->lock);
 }
 
-unsigned held_count(struct held *h, enum bdev_op op)
+static unsigned read_count(struct held *h, const unsigned *count)
 {
 	unsigned n;
 
 	pthread_mutex_lock(&h->lock);
-	n = h->counts[op];
+	n = *count;
 	pthread_mutex_unlock(&h->lock);
 	return n;
+}
+
+unsigned held_count(struct held *h, enum bdev_op op)
+{
+	return read_count(h, &h->counts[op]);
 }
 
 uint64_t held_largest(struct held *h)
@@ -324,12 +329,7 @@ uint64_t held_largest(struct held *h)
 
 unsigned held_logged(struct held *h)
 {
-	unsigned n;
-
-	pthread_mutex_lock(&h->lock);
-	n = h->logged;
-	pthread_mutex_unlock(&h->lock);
-	return n;
+	return read_count(h, &h->logged);
 }
 
 struct held_entry held_log(struct held *h, unsigned n)
@@ -346,10 +346,5 @@ struct held_entry held_log(struct held *h, unsigned n)
 
 unsigned held_kept(struct held *h)
 {
-	unsigned n;
-
-	pthread_mutex_lock(&h->lock);
-	n = h->kept;
-	pthread_mutex_unlock(&h->lock);
-	return n;
+	return read_count(h, &h->kept);
 }
