@@ -1,23 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Things that outlive, or come back: what a bounce page held before, a directory made again, a
- * clean mark, a frontend that resumes, trouble that lasts and then passes.  Each of these tests
- * stands for a way in which one life of a disk could leak into the next.
+ * clean mark, pages and patience that another has used up.  Each of these tests stands for a way in
+ * which one life of a disk could leak into the next, or into another's.
  */
 #include "world.h"
 
 #include <errno.h>
-#include <semaphore.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
 	PAGE = 4096,
 	SEGMENTS_MAX = 256,
-	FOREVER = 1000000, /* times that a call fails */
 };
 
 static const struct guest_opts plain;
@@ -36,31 +32,6 @@ static void assert_is(struct guest *g, struct held *is, struct held *is_not)
 	assert_memory_equal(held_data(is) + PAGE, sector, sizeof(sector));
 	assert_int_equal(held_data(is_not)[PAGE], 'x');
 }
-
-static bool wait_error(struct guest *g)
-{
-	uint64_t start = host_now_ms();
-
-	while (disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL)) {
-		if (host_now_ms() - start > HOST_WAIT_MS)
-			return false;
-		host_nap();
-	}
-	return true;
-}
-
-static void end(void)
-{
-	instance_end(world.daemon);
-	world.daemon = NULL;
-}
-
-static void start_with_guest(void)
-{
-	world_start(&plain_instance);
-	guest_create(&world.guest, &world.host, WORLD_GUEST, &the_disk);
-}
-
 static void create_other(void *arg)
 {
 	struct held **other = arg;
@@ -286,7 +257,7 @@ static void removed_while_draining_it_stays_removed(void **state)
 	instance_drain(world.daemon);
 	toolstack_remove_by_force(&g->disk);
 	held_release(world.disk, false);
-	end();
+	world_end();
 	assert_null(load_finish(l));
 	load_destroy(l);
 	assert_null(xs_directory(world.host.xs, XBT_NULL, g->disk.back, &n));
@@ -323,16 +294,16 @@ static void the_mark_is_never_there_while_served(void **state)
 	assert_served_without_mark(g);
 
 	/* Adopted. */
-	end();
+	world_end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 	world_start(&plain_instance);
 	assert_served_without_mark(g);
 
 	/* Not adopted for want of the bdev, and the frontend closes and comes back. */
-	end();
+	world_end();
 	host_run(&world.host, delete_disk, NULL);
 	world_start(&plain_instance);
-	assert_true(wait_error(g));
+	assert_true(world_wait_error(g));
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 	guest_set_state(g, 5);
 	assert_true(disk_wait_state(&g->disk, 5));
@@ -345,10 +316,10 @@ static void the_mark_is_never_there_while_served(void **state)
 	assert_served_without_mark(g);
 
 	/* The same, but the frontend starts anew without closing. */
-	end();
+	world_end();
 	host_run(&world.host, delete_disk, NULL);
 	world_start(&plain_instance);
-	assert_true(wait_error(g));
+	assert_true(world_wait_error(g));
 	guest_set_state(g, 1);
 	assert_true(disk_wait_state(&g->disk, 2));
 	assert_true(guest_free_front(g));
@@ -357,475 +328,24 @@ static void the_mark_is_never_there_while_served(void **state)
 	assert_served_without_mark(g);
 
 	/* Adopted when the bdev comes. */
-	end();
+	world_end();
 	host_run(&world.host, delete_disk, NULL);
 	world_start(&plain_instance);
-	assert_true(wait_error(g));
+	assert_true(world_wait_error(g));
 	host_run(&world.host, create_disk, NULL);
 	assert_true(world_wait_served(g));
 	assert_served_without_mark(g);
 
 	/* Refused for the mark's size, until the frontend starts anew. */
-	end();
+	world_end();
 	disk_write(&g->disk, g->disk.back, "sluice-clean", "16385");
 	world_start(&plain_instance);
-	assert_true(wait_error(g));
+	assert_true(world_wait_error(g));
 	guest_set_state(g, 1);
 	assert_true(disk_wait_state(&g->disk, 2));
 	assert_true(guest_free_front(g));
 	assert_true(guest_connect(g, &plain));
 	assert_served_without_mark(g);
-}
-
-/* Trouble that lasts */
-
-/* Each write to xenstore comes back as an event: to answer that by another write would never end.
- */
-static bool falls_quiet(void)
-{
-	/* A look at one disk, which is repeated every second, has no more calls than that. */
-	enum { CALLS_MAX = 40 };
-	const struct timespec half_a_second = {.tv_nsec = 500000000};
-	struct double_stats before, after;
-	uint64_t start = host_now_ms();
-
-	do {
-		double_get_stats(&before);
-		nanosleep(&half_a_second, NULL);
-		double_get_stats(&after);
-		if (after.xs_calls - before.xs_calls <= CALLS_MAX)
-			return true;
-	} while (host_now_ms() - start < HOST_WAIT_MS);
-	print_message("%lu calls in half a second\n",
-		      (unsigned long)(after.xs_calls - before.xs_calls));
-	return false;
-}
-
-static void what_cannot_be_served_is_quiet(void **state)
-{
-	struct guest *g = &world.guest;
-	struct disk nowhere;
-
-	/* No bdev: with a frontend that waits, and with one that is Initialised. */
-	world_start(&plain_instance);
-	double_domain_create(WORLD_GUEST, "guest");
-	toolstack_add(&world.host, WORLD_GUEST, 51728, &(struct disk_opts){.target = "none"},
-		      &nowhere);
-	assert_false(toolstack_script(&nowhere));
-	assert_true(falls_quiet());
-	toolstack_remove_by_force(&nowhere);
-	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
-		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
-	assert_true(guest_connect(g, &plain));
-
-	/* No mark. */
-	end();
-	disk_rm(&g->disk, g->disk.back, "sluice-clean");
-	world_start(&plain_instance);
-	assert_true(wait_error(g));
-	assert_true(falls_quiet());
-
-	/* No mark and no bdev: two errors must not take turns. */
-	end();
-	host_run(&world.host, delete_disk, NULL);
-	world_start(&plain_instance);
-	assert_true(wait_error(g));
-	assert_true(falls_quiet());
-	host_run(&world.host, create_disk, NULL);
-	assert_true(falls_quiet());
-	assert_false(world_is_served(g));
-}
-
-static void what_fails_for_long_is_quiet(void **state)
-{
-	struct guest *g = &world.guest;
-
-	world_connect();
-	/* The ring cannot be mapped. */
-	end();
-	double_fail(DOUBLE_GNTTAB_MAP, ENOMEM, 0, FOREVER, NULL);
-	world_start(&plain_instance);
-	assert_true(wait_error(g));
-	assert_true(falls_quiet());
-	double_fail(DOUBLE_GNTTAB_MAP, 0, 0, 0, NULL);
-	world_assert_works(g);
-
-	/* The mark cannot be taken. */
-	end();
-	double_fail(DOUBLE_XS_RM, EIO, 0, FOREVER, "sluice-clean");
-	world_start(&plain_instance);
-	assert_true(wait_error(g));
-	assert_true(falls_quiet());
-	assert_false(world_is_served(g));
-	double_fail(DOUBLE_XS_RM, 0, 0, 0, NULL);
-	world_assert_works(g);
-
-	/* The frontend's state cannot be read. */
-	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "device/vbd/51712/state");
-	guest_set_state(g, 4);
-	assert_true(falls_quiet());
-	world_assert_works(g);
-	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
-	assert_true(guest_close(g));
-}
-
-/* Nothing that anybody does afterwards is needed for it to be written. */
-static void what_could_not_be_written_comes_later(void **state)
-{
-	struct guest *g = &world.guest;
-
-	world_start(&plain_instance);
-	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "max-ring-page-order");
-	double_domain_create(WORLD_GUEST, "guest");
-	guest_add_disk(g, &world.host, WORLD_GUEST, 51712, &the_disk);
-	assert_true(wait_error(g));
-	assert_true(falls_quiet());
-	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "1"));
-	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
-	assert_true(guest_connect(g, &plain));
-	world_assert_works(g);
-	assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
-
-	/* Our states while it closes. */
-	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "backend/vbd/5/51712/state");
-	guest_set_state(g, 5);
-	assert_true(falls_quiet());
-	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
-	assert_true(disk_wait_state(&g->disk, 5));
-	double_fail(DOUBLE_XS_WRITE, ENOSPC, 0, FOREVER, "backend/vbd/5/51712/state");
-	guest_set_state(g, 6);
-	assert_true(falls_quiet());
-	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
-	double_fail(DOUBLE_XS_WRITE, 0, 0, 0, NULL);
-	assert_true(disk_wait_state(&g->disk, 6));
-	assert_true(guest_free_front(g));
-
-	/* What the toolstack wrote while we could not read our state. */
-	guest_set_state(g, 1);
-	assert_true(guest_connect(g, &plain));
-	double_fail(DOUBLE_XS_READ, EIO, 0, FOREVER, "backend/vbd/5/51712/state");
-	disk_write(&g->disk, g->disk.back, "state", "2");
-	assert_true(falls_quiet());
-	world_assert_works(g);
-	double_fail(DOUBLE_XS_READ, 0, 0, 0, NULL);
-	assert_true(disk_wait_state(&g->disk, 4));
-	world_assert_works(g);
-}
-
-/* Adoption's own trouble */
-
-static const struct bdev_ops *held_ops;
-static atomic_bool device_is_shut;
-
-static int open_if_not_shut(struct bdev *b, struct reactor *r, struct bdev_channel **out)
-{
-	return atomic_load(&device_is_shut) ? -ENOMEM : held_ops->channel_open(b, r, out);
-}
-
-/* Has all that must succeed for an adoption fail, or not. */
-static void shut_device(bool on)
-{
-	atomic_store(&device_is_shut, on);
-}
-
-static void fail_map(bool on)
-{
-	double_fail(DOUBLE_GNTTAB_MAP, ENOMEM, 0, on ? FOREVER : 0, NULL);
-}
-
-static void fail_bind(bool on)
-{
-	double_fail(DOUBLE_EVTCHN_BIND, ENOSPC, 0, on ? FOREVER : 0, NULL);
-}
-
-static void fail_mark(bool on)
-{
-	double_fail(DOUBLE_XS_RM, EIO, 0, on ? FOREVER : 0, "sluice-clean");
-}
-
-static void fail_keys(bool on)
-{
-	double_fail(DOUBLE_XS_READ, EIO, 0, on ? FOREVER : 0, "device/vbd/51712/ring-ref");
-}
-
-/* The guest waits, the mark stays true, and once the trouble has passed the guest goes on. */
-static void adoption_is_tried_again(void **state)
-{
-	static void (*const troubles[])(bool on) = {fail_map, fail_bind, fail_mark, fail_keys,
-						    shut_device};
-	struct guest *g = &world.guest;
-	static struct bdev_ops ops;
-	struct load *l;
-
-	held_ops = held_bdev(world.disk)->ops;
-	ops = *held_ops;
-	ops.channel_open = open_if_not_shut;
-	shut_device(false);
-	held_bdev(world.disk)->ops = &ops;
-	world_connect();
-	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	for (unsigned i = 0; i < sizeof(troubles) / sizeof(troubles[0]); i++) {
-		assert_null(load_run(l, 100));
-		end();
-		load_fill(l);
-		troubles[i](true);
-		world_start(&plain_instance);
-		assert_true(wait_error(g));
-		assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-clean", "16384"));
-		assert_int_equal(front_poll(g->front), 0);
-		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-		/* Now and then, it is another daemon that succeeds. */
-		if (i % 2)
-			end();
-		troubles[i](false);
-		if (i % 2)
-			world_start(&plain_instance);
-		assert_null(load_run(l, 100));
-		assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
-		assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
-	}
-	assert_null(load_compare(l, held_data(world.disk)));
-	load_destroy(l);
-	end();
-	held_bdev(world.disk)->ops = held_ops;
-}
-
-static sem_t opening, go_on;
-
-static int open_late_and_fail(struct bdev *b, struct reactor *r, struct bdev_channel **out)
-{
-	sem_post(&opening);
-	while (sem_wait(&go_on))
-		;
-	return -ENOMEM;
-}
-
-/* It fails when the daemon is ending already: nobody is left to try again, but the next. */
-static void adoption_that_fails_while_draining_is_the_nexts(void **state)
-{
-	const struct timespec until_a_retry = {.tv_sec = 1, .tv_nsec = 200000000};
-	struct guest *g = &world.guest;
-	static struct bdev_ops ops;
-
-	sem_init(&opening, 0, 0);
-	sem_init(&go_on, 0, 0);
-	held_ops = held_bdev(world.disk)->ops;
-	ops = *held_ops;
-	ops.channel_open = open_late_and_fail;
-	world_connect();
-	end();
-	held_bdev(world.disk)->ops = &ops;
-	world_start(&plain_instance);
-	while (sem_wait(&opening))
-		;
-	instance_drain(world.daemon);
-	sem_post(&go_on);
-	end();
-	held_bdev(world.disk)->ops = held_ops;
-	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
-	nanosleep(&until_a_retry, NULL);
-	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
-	world_start(&plain_instance);
-	world_assert_works(g);
-}
-
-/* Frontends that resume */
-
-/* It may be Connected again, with another ring, before we look: no state tells, only its keys. */
-static void resumed_before_we_looked(void **state)
-{
-	struct guest *g = &world.guest;
-	struct front *old;
-
-	start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	for (int i = 0; i < 5; i++) {
-		world_assert_works(g);
-		old = g->front;
-		world_block_control();
-		guest_publish(g, &plain);
-		guest_set_state(g, 4);
-		world_unblock();
-		world_assert_works(g);
-		assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
-		front_destroy(old);
-	}
-}
-
-/* It finds us Connected, as we are until the old ring's requests are answered, and does not wait.
- */
-static void resumed_and_connected_while_the_old_ring_drains(void **state)
-{
-	struct guest *g = &world.guest;
-	struct front *old;
-	struct load *l;
-
-	start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	held_hold(world.disk);
-	load_fill(l);
-	assert_true(held_wait(world.disk, front_depth(g->front)));
-	old = g->front;
-	guest_publish(g, &plain);
-	world_settle();
-	guest_set_state(g, 4);
-	world_settle();
-	assert_false(world_is_served(g));
-	held_release(world.disk, false);
-	world_assert_works(g);
-	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
-	assert_int_equal(front_poll(old), front_depth(old));
-	load_destroy(l);
-	front_destroy(old);
-}
-
-/* Only the event channel is new. */
-static void resumed_with_the_same_ring(void **state)
-{
-	struct guest *g = &world.guest;
-	uint32_t old_port;
-
-	start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	world_assert_works(g);
-	old_port = g->port;
-	g->port = double_evtchn_alloc(WORLD_GUEST, 0);
-	guest_write_number(g, "event-channel", g->port);
-	guest_set_state(g, 4);
-	world_assert_works(g);
-	assert_false(double_evtchn_is_bound(WORLD_GUEST, old_port));
-	double_evtchn_close(WORLD_GUEST, old_port);
-}
-
-/* States that are none */
-
-static void states_that_are_none_change_nothing(void **state)
-{
-	static const char *const values[] = {"",  "x",  "-1", "4x",         " 4",
-					     "9", "99", "4 ", "4294967300", "0x4"};
-	struct guest *g = &world.guest;
-	char *history;
-
-	start_with_guest();
-	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
-		/* Before it is connected, */
-		assert_true(disk_wait_state(&g->disk, 2));
-		guest_write(g, "state", values[i]);
-		world_settle();
-		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "2"));
-		assert_true(guest_connect(g, &plain));
-		/* while it is, */
-		guest_write(g, "state", values[i]);
-		world_settle();
-		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
-		world_assert_works(g);
-		guest_set_state(g, 4);
-		world_assert_works(g);
-		/* and while it closes. */
-		guest_set_state(g, 5);
-		assert_true(disk_wait_state(&g->disk, 5));
-		guest_write(g, "state", values[i]);
-		world_settle();
-		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
-		world_assert_works(g);
-		guest_set_state(g, 6);
-		assert_true(disk_wait_state(&g->disk, 6));
-		assert_true(guest_free_front(g));
-		guest_set_state(g, 1);
-	}
-	assert_true(disk_wait_state(&g->disk, 2));
-	history = disk_history(&g->disk);
-	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++)
-		assert_memory_equal(history + 2 + 8 * i, "2 4 5 6 ", 8);
-	assert_string_equal(history + 2 + 8 * sizeof(values) / sizeof(values[0]), "2");
-	free(history);
-}
-
-/* Whose directories these are */
-
-/* xl attaches by a script; what has none, libxl does not know, even if the domain is its own. */
-static void what_libxl_has_not_made_is_removed(void **state)
-{
-	struct guest *g = &world.guest;
-
-	world_start(&plain_instance);
-	double_domain_create(WORLD_GUEST, "guest");
-	assert_true(xs_write(world.host.xs, XBT_NULL, "/libxl/5/dummy", "", 0));
-	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
-		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
-	assert_true(guest_connect(g, &plain));
-	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
-	assert_true(disk_wait_state(&g->disk, 0));
-	assert_true(world_wait_disks(world.daemon, 0));
-	assert_false(world_is_served(g));
-
-	/* And the domain of another toolstack that uses the script. */
-	world_connect_other(&plain);
-	guest_kill(&world.other);
-	assert_true(disk_wait_state(&world.other.disk, 0));
-	assert_true(world_wait_disks(world.daemon, 0));
-}
-
-/* The kernel's backend, loaded late */
-
-/* What its probe writes. */
-static void kernel_offers(struct disk *d)
-{
-	disk_write(d, d->back, "max-ring-page-order", "3");
-	disk_write(d, d->back, "multi-queue-max-queues", "8");
-	disk_write(d, d->back, "feature-persistent", "1");
-	disk_write(d, d->back, "state", "2");
-}
-
-static void assert_our_offer(struct disk *d)
-{
-	assert_true(disk_wait_key(d, d->back, "max-ring-page-order", "4"));
-	assert_true(disk_key_is(d, d->back, "multi-queue-max-queues", "4"));
-	assert_true(disk_key_is(d, d->back, "feature-persistent", "0"));
-}
-
-/* Its offer says InitWait as ours does: only when the frontend comes can we see whose it is. */
-static void a_late_kernels_offer_is_replaced(void **state)
-{
-	struct guest *g = &world.guest;
-
-	start_with_guest();
-	assert_true(disk_wait_state(&g->disk, 2));
-	world_kernel_takes("vbd-5-51712");
-	kernel_offers(&g->disk);
-	guest_publish(g, &plain);
-	world_kernel_lets_go("vbd-5-51712");
-	assert_true(disk_wait_state(&g->disk, 4));
-	assert_our_offer(&g->disk);
-	guest_read_disk(g);
-	world_assert_works(g);
-}
-
-/* What it writes as the state of a disk that we serve is no wish of the toolstack's. */
-static void a_late_kernel_takes_no_disk_away(void **state)
-{
-	static const char *const states[] = {"2", "5", "6"};
-	struct guest *g = &world.guest;
-
-	start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	for (unsigned i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
-		world_kernel_takes("vbd-5-51712");
-		disk_write(&g->disk, g->disk.back, "state", states[i]);
-		world_assert_works(g);
-		world_kernel_lets_go("vbd-5-51712");
-		assert_true(disk_wait_state(&g->disk, 4));
-		world_assert_works(g);
-		assert_true(world_is_served(g));
-	}
-	/* Without it, Closing is the toolstack's. */
-	toolstack_ask(&g->disk);
-	world_settle();
-	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
-	guest_set_state(g, 6);
-	assert_true(disk_wait_state(&g->disk, 6));
 }
 
 /* What one disk keeps from others */
@@ -939,18 +459,6 @@ int main(void)
 		world_test(a_renewed_disk_may_be_another),
 		world_test(removed_while_draining_it_stays_removed),
 		world_test(the_mark_is_never_there_while_served),
-		world_test(what_cannot_be_served_is_quiet),
-		world_test(what_fails_for_long_is_quiet),
-		world_test(what_could_not_be_written_comes_later),
-		world_test(adoption_is_tried_again),
-		world_test(adoption_that_fails_while_draining_is_the_nexts),
-		world_test(resumed_before_we_looked),
-		world_test(resumed_and_connected_while_the_old_ring_drains),
-		world_test(resumed_with_the_same_ring),
-		world_test(states_that_are_none_change_nothing),
-		world_test(what_libxl_has_not_made_is_removed),
-		world_test(a_late_kernels_offer_is_replaced),
-		world_test(a_late_kernel_takes_no_disk_away),
 		world_test(a_starving_disk_can_be_closed),
 		world_test(after_empty_rings_a_request_is_served_soon),
 	};

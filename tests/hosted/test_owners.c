@@ -174,6 +174,91 @@ static void bad_targets_are_refused(void **state)
 	}
 }
 
+/* Whose directories these are */
+
+/* xl attaches by a script; what has none, libxl does not know, even if the domain is its own. */
+static void what_libxl_has_not_made_is_removed(void **state)
+{
+	struct guest *g = &world.guest;
+
+	world_start(&(struct instance_opts){0});
+	double_domain_create(WORLD_GUEST, "guest");
+	assert_true(xs_write(world.host.xs, XBT_NULL, "/libxl/5/dummy", "", 0));
+	guest_add_disk(g, &world.host, WORLD_GUEST, 51712,
+		       &(struct disk_opts){.target = "disk", .instance = "sluice"});
+	assert_true(guest_connect(g, &plain));
+	xs_rm(world.host.xs, XBT_NULL, g->disk.front);
+	assert_true(disk_wait_state(&g->disk, 0));
+	assert_true(world_wait_disks(world.daemon, 0));
+	assert_false(world_is_served(g));
+
+	/* And the domain of another toolstack that uses the script. */
+	world_connect_other(&plain);
+	guest_kill(&world.other);
+	assert_true(disk_wait_state(&world.other.disk, 0));
+	assert_true(world_wait_disks(world.daemon, 0));
+}
+
+/* The kernel's backend, loaded late */
+
+/* What its probe writes. */
+static void kernel_offers(struct disk *d)
+{
+	disk_write(d, d->back, "max-ring-page-order", "3");
+	disk_write(d, d->back, "multi-queue-max-queues", "8");
+	disk_write(d, d->back, "feature-persistent", "1");
+	disk_write(d, d->back, "state", "2");
+}
+
+static void assert_our_offer(struct disk *d)
+{
+	assert_true(disk_wait_key(d, d->back, "max-ring-page-order", "4"));
+	assert_true(disk_key_is(d, d->back, "multi-queue-max-queues", "4"));
+	assert_true(disk_key_is(d, d->back, "feature-persistent", "0"));
+}
+
+/* Its offer says InitWait as ours does: only when the frontend comes can we see whose it is. */
+static void a_late_kernels_offer_is_replaced(void **state)
+{
+	struct guest *g = &world.guest;
+
+	world_start_with_guest();
+	assert_true(disk_wait_state(&g->disk, 2));
+	world_kernel_takes("vbd-5-51712");
+	kernel_offers(&g->disk);
+	guest_publish(g, &plain);
+	world_kernel_lets_go("vbd-5-51712");
+	assert_true(disk_wait_state(&g->disk, 4));
+	assert_our_offer(&g->disk);
+	guest_read_disk(g);
+	world_assert_works(g);
+}
+
+/* What it writes as the state of a disk that we serve is no wish of the toolstack's. */
+static void a_late_kernel_takes_no_disk_away(void **state)
+{
+	static const char *const states[] = {"2", "5", "6"};
+	struct guest *g = &world.guest;
+
+	world_start_with_guest();
+	assert_true(guest_connect(g, &plain));
+	for (unsigned i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+		world_kernel_takes("vbd-5-51712");
+		disk_write(&g->disk, g->disk.back, "state", states[i]);
+		world_assert_works(g);
+		world_kernel_lets_go("vbd-5-51712");
+		assert_true(disk_wait_state(&g->disk, 4));
+		world_assert_works(g);
+		assert_true(world_is_served(g));
+	}
+	/* Without it, Closing is the toolstack's. */
+	toolstack_ask(&g->disk);
+	world_settle();
+	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
+	guest_set_state(g, 6);
+	assert_true(disk_wait_state(&g->disk, 6));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +270,9 @@ int main(void)
 		world_test(bdevs_may_come_late),
 		world_test(one_writer_unless_shared),
 		world_test(bad_targets_are_refused),
+		world_test(what_libxl_has_not_made_is_removed),
+		world_test(a_late_kernels_offer_is_replaced),
+		world_test(a_late_kernel_takes_no_disk_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,12 +15,6 @@
 static const struct guest_opts plain;
 static const struct instance_opts plain_instance;
 
-static void end(void)
-{
-	instance_end(world.daemon);
-	world.daemon = NULL;
-}
-
 /* Adoption */
 
 static void an_idle_guest_does_not_notice(void **state)
@@ -31,7 +25,7 @@ static void an_idle_guest_does_not_notice(void **state)
 	world_connect();
 	world_assert_works(g);
 	for (int i = 0; i < 5; i++) {
-		end();
+		world_end();
 		assert_false(world_is_served(g));
 		assert_false(double_evtchn_is_bound(WORLD_GUEST, g->port));
 		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
@@ -75,7 +69,7 @@ static void run_restarts(const struct guest_opts *opts)
 		/* The guest goes on: nobody takes these, or the draining daemon just before. */
 		while (load_answered(l) - answered < depth)
 			assert_null(load_step(l));
-		end();
+		world_end();
 		/* What the drained one still answered. */
 		assert_true(front_poll(g->front) >= 0);
 		load_fill(l);
@@ -120,7 +114,7 @@ static void restarts_at_any_moment(void **state)
 		for (unsigned n = 0; n < i % 7; n++)
 			assert_null(load_step(l));
 		load_fill(l);
-		end();
+		world_end();
 		load_fill(l);
 		world_start(&(struct instance_opts){.reactors = 2, .spin_max_ns = 20000});
 		load_fill(l);
@@ -142,7 +136,7 @@ static void several_guests(void **state)
 	for (int i = 0; i < 5; i++) {
 		load_fill(l);
 		load_fill(other_load);
-		end();
+		world_end();
 		world_start(&(struct instance_opts){.reactors = 2});
 		assert_null(load_run(l, 100));
 		assert_null(load_run(other_load, 100));
@@ -178,13 +172,13 @@ static void without_the_mark_it_is_refused(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	disk_rm(&g->disk, g->disk.back, "sluice-clean");
 	world_start(&plain_instance);
 	assert_refused(g);
 
 	/* And so by the next one, who finds no mark of this one either. */
-	end();
+	world_end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
 	assert_refused(g);
@@ -202,7 +196,7 @@ static void a_refused_disk_can_be_detached(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	disk_rm(&g->disk, g->disk.back, "sluice-clean");
 	world_start(&plain_instance);
 	assert_refused(g);
@@ -218,7 +212,7 @@ static void a_mark_for_another_size_is_refused(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	disk_write(&g->disk, g->disk.back, "sluice-clean", "16385");
 	world_start(&plain_instance);
 	assert_refused(g);
@@ -231,7 +225,7 @@ static void nonsense_marks_are_refused(void **state)
 
 	world_connect();
 	for (unsigned i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
-		end();
+		world_end();
 		disk_write(&g->disk, g->disk.back, "sluice-clean", marks[i]);
 		world_start(&plain_instance);
 		assert_refused(g);
@@ -244,7 +238,7 @@ static void a_mark_that_stays_is_refused(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	double_fail(DOUBLE_XS_RM, EIO, 0, 1000, "sluice-clean");
 	world_start(&plain_instance);
 	assert_refused(g);
@@ -256,7 +250,7 @@ static void memory_that_ends_with_the_daemon_is_not_marked(void **state)
 
 	held_bdev(world.disk)->limits.volatile_data = true;
 	world_connect();
-	end();
+	world_end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
 	assert_refused(g);
@@ -282,7 +276,7 @@ static void the_bdev_comes_later(void **state)
 	struct load *l;
 
 	world_connect();
-	end();
+	world_end();
 	host_run(&world.host, delete_disk, NULL);
 	world_start(&plain_instance);
 	assert_true(world_wait_disks(world.daemon, 1));
@@ -292,7 +286,7 @@ static void the_bdev_comes_later(void **state)
 	assert_false(world_is_served(g));
 	/* The mark is still true, also for the next one. */
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
-	end();
+	world_end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", "16384"));
 	world_start(&plain_instance);
 	host_run(&world.host, create_disk, NULL);
@@ -308,7 +302,7 @@ static void the_guest_closed_meanwhile(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	guest_set_state(g, 5);
 	guest_set_state(g, 6);
 	world_start(&plain_instance);
@@ -324,7 +318,7 @@ static void the_guest_rebooted_meanwhile(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	guest_set_state(g, 1);
 	world_start(&plain_instance);
 	assert_true(disk_wait_state(&g->disk, 2));
@@ -340,7 +334,7 @@ static void the_guest_resumed_meanwhile(void **state)
 
 	world_connect();
 	old = g->front;
-	end();
+	world_end();
 	guest_publish(g, &plain);
 	world_start(&plain_instance);
 	world_assert_works(g);
@@ -352,7 +346,7 @@ static void the_disk_was_detached_meanwhile(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	toolstack_ask(&g->disk);
 	world_start(&plain_instance);
 	world_settle();
@@ -370,7 +364,7 @@ static void asked_meanwhile_and_still_in_use(void **state)
 
 	world_connect();
 	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	end();
+	world_end();
 	load_fill(l);
 	toolstack_ask(&g->disk);
 	world_start(&plain_instance);
@@ -386,7 +380,7 @@ static void asked_meanwhile_and_still_in_use(void **state)
 static void the_disk_was_removed_meanwhile(void **state)
 {
 	world_connect();
-	end();
+	world_end();
 	toolstack_remove_by_force(&world.guest.disk);
 	world_start(&plain_instance);
 	world_settle();
@@ -398,7 +392,7 @@ static void the_domain_ended_meanwhile(void **state)
 	struct guest *g = &world.guest;
 
 	world_connect();
-	end();
+	world_end();
 	guest_kill(g);
 	world_start(&plain_instance);
 	/* Without a toolstack, nobody else removes it. */
@@ -420,7 +414,7 @@ static void drained_while_connecting(void **state)
 	assert_true(world_wait_served(g));
 	instance_drain(world.daemon);
 	world_unblock();
-	end();
+	world_end();
 	world_start(&plain_instance);
 	assert_true(disk_wait_state(&g->disk, 4));
 	guest_read_disk(g);
@@ -437,7 +431,7 @@ static void drained_while_disconnecting(void **state)
 	world_settle();
 	instance_drain(world.daemon);
 	world_unblock();
-	end();
+	world_end();
 	world_start(&plain_instance);
 	assert_true(disk_wait_state(&g->disk, 6));
 	assert_true(guest_free_front(g));
@@ -456,7 +450,7 @@ static void drained_while_closing_a_disk_in_use(void **state)
 	l = load_create(g, &(struct load_opts){.max_segments = 4});
 	toolstack_ask(&g->disk);
 	assert_null(load_run(l, 100));
-	end();
+	world_end();
 	load_fill(l);
 	world_start(&plain_instance);
 	assert_true(world_wait_served(g));
@@ -491,7 +485,7 @@ static void drained_one_by_one(void **state)
 		assert_true(world_is_served(g));
 	}
 	held_release_some(world.disk, 1);
-	end();
+	world_end();
 	assert_int_equal(load_answered(l) + (unsigned)front_poll(g->front), 8);
 	assert_int_equal(held_count(world.disk, BDEV_READ) + held_count(world.disk, BDEV_WRITE), 8);
 	held_release(world.disk, false);
@@ -510,7 +504,7 @@ static void a_broken_ring_is_not_marked(void **state)
 	atomic_store(&front_sring(g->front)->req_prod, 1000);
 	double_evtchn_notify(WORLD_GUEST, g->port);
 	assert_true(disk_wait_state(&g->disk, 5));
-	end();
+	world_end();
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
 	world_settle();
@@ -538,7 +532,7 @@ static void a_broken_ring_with_requests_is_not_marked(void **state)
 				  "the frontend broke its ring: disconnected"));
 	instance_drain(world.daemon);
 	held_release(world.disk, false);
-	end();
+	world_end();
 	assert_int_equal(atomic_load(&front_sring(g->front)->rsp_prod), 4);
 	assert_true(disk_key_is(&g->disk, g->disk.back, "sluice-clean", NULL));
 	load_destroy(l);
@@ -550,7 +544,7 @@ static void drained_before_anything(void **state)
 	world_start(&plain_instance);
 	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
 	assert_true(disk_wait_state(&world.guest.disk, 2));
-	end();
+	world_end();
 	assert_true(disk_key_is(&world.guest.disk, world.guest.disk.back, "sluice-clean", NULL));
 	world_start(&plain_instance);
 	assert_true(guest_connect(&world.guest, &plain));

@@ -110,73 +110,13 @@ static void starting_anew_without_closing(void **state)
 	world_assert_history(&g->disk, "1 2 4 2 4");
 }
 
-/* What blkfront does after a migration or a suspend: new keys at once, and its I/O again. */
-static void resuming_with_new_keys(void **state)
-{
-	struct guest *g = &world.guest;
-	struct front *old;
-	uint32_t old_port;
-
-	world_start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	world_assert_works(g);
-	old = g->front;
-	old_port = g->port;
-	guest_publish(g, &plain);
-	assert_int_equal(front_rw_sync(g->front, BLKIF_READ, 0, (unsigned char[512]){0}, 512), 0);
-	world_assert_works(g);
-	assert_true(disk_wait_state(&g->disk, 4));
-	front_destroy(old);
-	double_evtchn_close(WORLD_GUEST, old_port);
-	guest_set_state(g, 4);
-	world_assert_works(g);
-
-	/* Nothing forbids to keep the event channel. */
-	old = g->front;
-	guest_publish(g, &(struct guest_opts){.keep_port = true});
-	world_assert_works(g);
-	front_destroy(old);
-}
-
-/* The same while requests of the old ring are in flight: they are answered there first. */
-static void resuming_under_load(void **state)
-{
-	struct guest *g = &world.guest;
-	struct front *old;
-	struct load *l;
-
-	world_start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	held_hold(world.disk);
-	load_fill(l);
-	assert_true(held_wait(world.disk, front_depth(g->front)));
-	old = g->front;
-	guest_publish(g, &plain);
-	for (int i = 0; i < 50; i++)
-		host_nap();
-	assert_true(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
-	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0]));
-	held_release(world.disk, false);
-	world_assert_works(g);
-	assert_false(double_grant_is_mapped(WORLD_GUEST, front_ring_refs(old)[0]));
-	assert_int_equal(front_poll(old), front_depth(old));
-	load_destroy(l);
-	front_destroy(old);
-}
-
 /* A frontend that closes while requests are out gets them answered. */
 static void closing_waits_for_requests(void **state)
 {
 	struct guest *g = &world.guest;
 	struct load *l;
 
-	world_start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	held_hold(world.disk);
-	load_fill(l);
-	assert_true(held_wait(world.disk, front_depth(g->front)));
+	l = world_fill_ring();
 	guest_set_state(g, 5);
 	assert_true(disk_wait_state(&g->disk, 5));
 	guest_set_state(g, 6);
@@ -283,6 +223,50 @@ static void our_state_is_ours(void **state)
 	assert_true(guest_close(g));
 }
 
+/* States that are none */
+
+static void states_that_are_none_change_nothing(void **state)
+{
+	static const char *const values[] = {"",  "x",  "-1", "4x",         " 4",
+					     "9", "99", "4 ", "4294967300", "0x4"};
+	struct guest *g = &world.guest;
+	char *history;
+
+	world_start_with_guest();
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+		/* Before it is connected, */
+		assert_true(disk_wait_state(&g->disk, 2));
+		guest_write(g, "state", values[i]);
+		world_settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "2"));
+		assert_true(guest_connect(g, &plain));
+		/* while it is, */
+		guest_write(g, "state", values[i]);
+		world_settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "4"));
+		world_assert_works(g);
+		guest_set_state(g, 4);
+		world_assert_works(g);
+		/* and while it closes. */
+		guest_set_state(g, 5);
+		assert_true(disk_wait_state(&g->disk, 5));
+		guest_write(g, "state", values[i]);
+		world_settle();
+		assert_true(disk_key_is(&g->disk, g->disk.back, "state", "5"));
+		world_assert_works(g);
+		guest_set_state(g, 6);
+		assert_true(disk_wait_state(&g->disk, 6));
+		assert_true(guest_free_front(g));
+		guest_set_state(g, 1);
+	}
+	assert_true(disk_wait_state(&g->disk, 2));
+	history = disk_history(&g->disk);
+	for (unsigned i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+		assert_memory_equal(history + 2 + 8 * i, "2 4 5 6 ", 8);
+	assert_string_equal(history + 2 + 8 * sizeof(values) / sizeof(values[0]), "2");
+	free(history);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,13 +276,12 @@ int main(void)
 		world_test(frontends_that_jump_to_connected),
 		world_test(reconnects_after_closed),
 		world_test(starting_anew_without_closing),
-		world_test(resuming_with_new_keys),
-		world_tests(resuming_under_load),
 		world_tests(closing_waits_for_requests),
 		world_test(closing_frontends_are_served),
 		world_test(nonsense_states_do_nothing),
 		world_test(quick_changes_of_state),
 		world_test(our_state_is_ours),
+		world_test(states_that_are_none_change_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

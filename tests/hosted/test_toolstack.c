@@ -58,8 +58,8 @@ static void not_offered_again_when_offline(void **state)
 	assert_true(disk_key_is(&g->disk, g->disk.back, "state", "6"));
 }
 
-/* The toolstack asks while the reactor is about to start the ring. */
-static void asked_to_close_while_connecting(void **state)
+/* The guest's ring is mapped, and the reactor is kept from starting it until world_unblock(). */
+static void stop_while_connecting(void)
 {
 	struct guest *g = &world.guest;
 
@@ -69,6 +69,14 @@ static void asked_to_close_while_connecting(void **state)
 	guest_publish(g, &plain);
 	while (!double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0]))
 		host_nap();
+}
+
+/* The toolstack asks while the reactor is about to start the ring. */
+static void asked_to_close_while_connecting(void **state)
+{
+	struct guest *g = &world.guest;
+
+	stop_while_connecting();
 	toolstack_ask(&g->disk);
 	world_unblock();
 	for (int i = 0; i < 100; i++)
@@ -103,12 +111,7 @@ static void removed_by_force_under_load(void **state)
 	struct guest *g = &world.guest;
 	struct load *l;
 
-	world_start_with_guest();
-	assert_true(guest_connect(g, &plain));
-	l = load_create(g, &(struct load_opts){.max_segments = 4});
-	held_hold(world.disk);
-	load_fill(l);
-	assert_true(held_wait(world.disk, front_depth(g->front)));
+	l = world_fill_ring();
 	toolstack_remove_by_force(&g->disk);
 	for (int i = 0; i < 50; i++)
 		host_nap();
@@ -183,12 +186,7 @@ static void removed_while_connecting(void **state)
 {
 	struct guest *g = &world.guest;
 
-	world_start_with_guest();
-	assert_true(disk_wait_state(&g->disk, 2));
-	world_block(world.daemon);
-	guest_publish(g, &plain);
-	while (!double_grant_is_mapped(WORLD_GUEST, front_ring_refs(g->front)[0]))
-		host_nap();
+	stop_while_connecting();
 	toolstack_remove_by_force(&g->disk);
 	world_unblock();
 	assert_true(world_wait_disks(world.daemon, 0));

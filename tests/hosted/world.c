@@ -66,6 +66,38 @@ void world_start_with_guest(void)
 	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
 }
 
+void world_end(void)
+{
+	instance_end(world.daemon);
+	world.daemon = NULL;
+}
+
+bool world_wait_error(struct guest *g)
+{
+	uint64_t start = host_now_ms();
+
+	while (disk_key_is(&g->disk, g->disk.back, "sluice-error", NULL)) {
+		if (host_now_ms() - start > HOST_WAIT_MS)
+			return false;
+		host_nap();
+	}
+	return true;
+}
+
+struct load *world_fill_ring(void)
+{
+	struct guest *g = &world.guest;
+	struct load *l;
+
+	world_start_with_guest();
+	assert_true(guest_connect(g, &(struct guest_opts){0}));
+	l = load_create(g, &(struct load_opts){.max_segments = 4});
+	held_hold(world.disk);
+	load_fill(l);
+	assert_true(held_wait(world.disk, front_depth(g->front)));
+	return l;
+}
+
 void world_assert_history(struct disk *d, const char *states)
 {
 	char *history = disk_history(d);

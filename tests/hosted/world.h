@@ -35,6 +35,12 @@ int world_teardown(void **state);
 void world_start(const struct instance_opts *opts);
 /* Starts the instance with its defaults, and a guest with the disk; and connects it, too. */
 void world_start_with_guest(void);
+/* The same, and connects; the disk holds a whole ring of the load's requests. */
+struct load *world_fill_ring(void);
+/* Ends the instance, as SIGTERM would. */
+void world_end(void);
+/* Waits until xenstore has an error of the guest's disk; false after HOST_WAIT_MS. */
+bool world_wait_error(struct guest *g);
 void world_connect(void);
 /* Starts the instance with its defaults, and a guest with such a disk, and connects it. */
 void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *guest);
