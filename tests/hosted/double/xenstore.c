@@ -15,20 +15,7 @@
 #include <xenstore.h>
 
 #include "internal.h"
-
-/* Names, values and permissions are never changed, only replaced; copies of a tree share them. */
-struct node {
-	char *name; /* last part of its path; "" for the root */
-	struct node *parent;
-	unsigned char *value;
-	unsigned len;
-	struct xs_permissions *perms;
-	unsigned nr_perms;
-	uint64_t generation; /* of its last change; a new child is a change, too */
-	uint64_t before;     /* in a transaction's copy: that of the real node; 0: there is none */
-	struct node **children;
-	unsigned nr_children;
-};
+#include "tree.h"
 
 enum op_kind { OP_WRITE, OP_MKDIR, OP_RM, OP_PERMS };
 
@@ -88,7 +75,6 @@ struct record {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of all that follows */
 static pthread_cond_t event_came = PTHREAD_COND_INITIALIZER;
 static struct node *root;
-static uint64_t generation;
 static xs_transaction_t last_transaction;
 static struct list handles = LIST_INIT(handles);
 static struct list watches = LIST_INIT(watches);
@@ -97,190 +83,6 @@ static uint64_t calls;
 static uint64_t conflicts;
 static void (*store_hook)(void *arg, bool write, const char *path);
 static void *store_hook_arg;
-
-static void *must(void *allocated)
-{
-	if (!allocated)
-		double_abort("out of memory");
-	return allocated;
-}
-
-static void *copy_bytes(const void *from, size_t len)
-{
-	char *to = must(malloc(len + 1));
-
-	if (len)
-		memcpy(to, from, len);
-	to[len] = '\0';
-	return to;
-}
-
-/* Bytes that several nodes share; all under the lock. */
-struct shared {
-	size_t users;
-	char bytes[];
-};
-
-static void *share_new(const void *from, size_t len)
-{
-	struct shared *s = must(malloc(sizeof(*s) + len + 1));
-
-	s->users = 1;
-	if (len)
-		memcpy(s->bytes, from, len);
-	s->bytes[len] = '\0';
-	return s->bytes;
-}
-
-static void *share(void *bytes)
-{
-	container_of(bytes, struct shared, bytes)->users++;
-	return bytes;
-}
-
-static void share_drop(void *bytes)
-{
-	struct shared *s = bytes ? container_of(bytes, struct shared, bytes) : NULL;
-
-	if (s && !--s->users)
-		free(s);
-}
-
-/* Nodes */
-
-static struct node *new_node(struct node *parent, const char *name, size_t name_len)
-{
-	struct node *n = must(calloc(1, sizeof(*n)));
-
-	n->name = share_new(name, name_len);
-	n->parent = parent;
-	if (parent) {
-		parent->children = must(realloc(
-			parent->children, (parent->nr_children + 1) * sizeof(parent->children[0])));
-		parent->children[parent->nr_children++] = n;
-	}
-	return n;
-}
-
-static void free_node(struct node *n)
-{
-	for (unsigned i = 0; i < n->nr_children; i++)
-		free_node(n->children[i]);
-	free(n->children);
-	share_drop(n->name);
-	share_drop(n->value);
-	share_drop(n->perms);
-	free(n);
-}
-
-static struct node *copy_tree(const struct node *from, struct node *parent)
-{
-	struct node *n = must(malloc(sizeof(*n)));
-
-	*n = *from;
-	n->parent = parent;
-	share(n->name);
-	share(n->value);
-	share(n->perms);
-	n->before = from->generation;
-	n->children = NULL;
-	if (from->nr_children)
-		n->children = must(malloc(from->nr_children * sizeof(n->children[0])));
-	for (unsigned i = 0; i < from->nr_children; i++)
-		n->children[i] = copy_tree(from->children[i], n);
-	return n;
-}
-
-static struct node *find_child(const struct node *n, const char *name, size_t len)
-{
-	for (unsigned i = 0; i < n->nr_children; i++)
-		if (strlen(n->children[i]->name) == len && !memcmp(n->children[i]->name, name, len))
-			return n->children[i];
-	return NULL;
-}
-
-/* The node at @path, or NULL; *@last is the deepest one on the way that exists. */
-static struct node *find_node(struct node *from, const char *path, struct node **last)
-{
-	struct node *n = from;
-
-	while (n && path[0] == '/' && path[1]) {
-		size_t len = strcspn(path + 1, "/");
-
-		if (last)
-			*last = n;
-		n = find_child(n, path + 1, len);
-		path += 1 + len;
-	}
-	if (n && last)
-		*last = n;
-	return n;
-}
-
-static unsigned permissions_of(const struct node *n, unsigned domid)
-{
-	if (domid == 0 || n->perms[0].id == domid)
-		return XS_PERM_READ | XS_PERM_WRITE | XS_PERM_OWNER;
-	for (unsigned i = 1; i < n->nr_perms; i++)
-		if (n->perms[i].id == domid)
-			return n->perms[i].perms;
-	return n->perms[0].perms;
-}
-
-static void set_value(struct node *n, const void *value, unsigned len)
-{
-	share_drop(n->value);
-	n->value = share_new(value, len);
-	n->len = len;
-	n->generation = ++generation;
-}
-
-static void set_perms(struct node *n, const struct xs_permissions *perms, unsigned nr)
-{
-	struct xs_permissions *copy = share_new(perms, nr * sizeof(perms[0]));
-
-	share_drop(n->perms);
-	n->perms = copy;
-	n->nr_perms = nr;
-	n->generation = ++generation;
-}
-
-/* Makes the node at @path and what is missing above it. */
-static struct node *make_node(struct node *from, const char *path, unsigned domid)
-{
-	struct node *n = from;
-
-	while (path[0] == '/' && path[1]) {
-		size_t len = strcspn(path + 1, "/");
-		struct node *child = find_child(n, path + 1, len);
-
-		if (!child) {
-			child = new_node(n, path + 1, len);
-			n->generation = ++generation;
-			set_value(child, "", 0);
-			set_perms(child, n->perms, n->nr_perms);
-			if (domid)
-				child->perms[0].id = domid;
-		}
-		n = child;
-		path += 1 + len;
-	}
-	return n;
-}
-
-static void remove_node(struct node *n)
-{
-	struct node *parent = n->parent;
-	unsigned i = 0;
-
-	while (parent->children[i] != n)
-		i++;
-	memmove(&parent->children[i], &parent->children[i + 1],
-		(parent->nr_children - i - 1) * sizeof(parent->children[0]));
-	parent->nr_children--;
-	parent->generation = ++generation;
-	free_node(n);
-}
 
 /* Paths */
 
@@ -298,7 +100,7 @@ static char *absolute(unsigned domid, const char *path, bool special_too)
 	char *abs;
 
 	if (special_too && is_special(path))
-		return copy_bytes(path, len);
+		return tree_copy_bytes(path, len);
 	if (!len || strspn(path, allowed) != len || strstr(path, "//") ||
 	    (len > 1 && path[len - 1] == '/') ||
 	    len >= (path[0] == '/' ? XENSTORE_ABS_PATH_MAX : XENSTORE_REL_PATH_MAX)) {
@@ -306,7 +108,7 @@ static char *absolute(unsigned domid, const char *path, bool special_too)
 		return NULL;
 	}
 	if (path[0] == '/')
-		return copy_bytes(path, len);
+		return tree_copy_bytes(path, len);
 	if (asprintf(&abs, "/local/domain/%u/%s", domid, path) < 0)
 		double_abort("out of memory");
 	return abs;
@@ -326,7 +128,7 @@ static char *path_of(const struct node *n)
 	char *above, *path;
 
 	if (!n->parent)
-		return copy_bytes("", 0);
+		return tree_copy_bytes("", 0);
 	above = path_of(n->parent);
 	if (asprintf(&path, "%s/%s", above, n->name) < 0)
 		double_abort("out of memory");
@@ -338,7 +140,7 @@ static char *path_of(const struct node *n)
 
 static void queue_event(struct watch *w, const char *path)
 {
-	struct event *ev = must(calloc(1, sizeof(*ev)));
+	struct event *ev = tree_must(calloc(1, sizeof(*ev)));
 	uint64_t one = 1;
 
 	if (w->relative && !is_special(path)) {
@@ -346,8 +148,8 @@ static void queue_event(struct watch *w, const char *path)
 		for (unsigned slashes = 0; slashes < 4; path++)
 			slashes += *path == '/';
 	}
-	ev->path = copy_bytes(path, strlen(path));
-	ev->token = copy_bytes(w->token, strlen(w->token));
+	ev->path = tree_copy_bytes(path, strlen(path));
+	ev->token = tree_copy_bytes(w->token, strlen(w->token));
 	list_add_tail(&w->xs->events, &ev->node);
 	if (write(w->xs->fd, &one, sizeof(one)) < 0)
 		double_abort("eventfd: %s", strerror(errno));
@@ -362,13 +164,13 @@ static void fire(const char *path, bool exact)
 	struct list *pos;
 
 	if (!is_special(path))
-		find_node(root, path, &last);
+		tree_find(root, path, &last);
 	list_for_each (pos, &watches) {
 		struct watch *w = list_entry(pos, struct watch, node);
 
 		if (exact ? strcmp(path, w->path) : !is_below(path, w->path))
 			continue;
-		if (!is_special(path) && !(permissions_of(last, w->xs->domid) & XS_PERM_READ))
+		if (!is_special(path) && !(tree_permissions(last, w->xs->domid) & XS_PERM_READ))
 			continue;
 		queue_event(w, path);
 	}
@@ -399,9 +201,9 @@ static void record(const char *path, const char *value)
 		if (!strcmp(list_entry(pos, struct record, node)->path, path))
 			r = list_entry(pos, struct record, node);
 	if (!r) {
-		r = must(calloc(1, sizeof(*r)));
-		r->path = copy_bytes(path, strlen(path));
-		r->values = copy_bytes("", 0);
+		r = tree_must(calloc(1, sizeof(*r)));
+		r->path = tree_copy_bytes(path, strlen(path));
+		r->values = tree_copy_bytes("", 0);
 		list_add_tail(&records, &r->node);
 	}
 	if (asprintf(&values, "%s%s%s", r->values, *r->values ? " " : "", value) < 0)
@@ -428,10 +230,11 @@ char *double_xs_history(const char *path)
 	pthread_mutex_lock(&lock);
 	list_for_each (pos, &records)
 		if (!strcmp(list_entry(pos, struct record, node)->path, path))
-			values = copy_bytes(list_entry(pos, struct record, node)->values,
-					    strlen(list_entry(pos, struct record, node)->values));
+			values = tree_copy_bytes(
+				list_entry(pos, struct record, node)->values,
+				strlen(list_entry(pos, struct record, node)->values));
 	pthread_mutex_unlock(&lock);
-	return values ? values : copy_bytes("", 0);
+	return values ? values : tree_copy_bytes("", 0);
 }
 
 /* Operations: on a transaction's tree, or on the real one with all that follows from it. */
@@ -439,23 +242,23 @@ char *double_xs_history(const char *path)
 static void perform(const struct op *op, struct node *tree, unsigned domid)
 {
 	bool real = tree == root;
-	struct node *n = find_node(tree, op->path, NULL);
+	struct node *n = tree_find(tree, op->path, NULL);
 
 	switch (op->kind) {
 	case OP_WRITE:
-		set_value(make_node(tree, op->path, domid), op->value, op->len);
+		tree_set_value(tree_make(tree, op->path, domid), op->value, op->len);
 		if (real)
 			record(op->path, (const char *)op->value);
 		break;
 	case OP_MKDIR:
 		if (n)
 			return;
-		make_node(tree, op->path, domid);
+		tree_make(tree, op->path, domid);
 		break;
 	case OP_PERMS:
 		if (!n)
 			return;
-		set_perms(n, op->perms, op->nr_perms);
+		tree_set_perms(n, op->perms, op->nr_perms);
 		break;
 	case OP_RM:
 		if (!n)
@@ -464,7 +267,7 @@ static void perform(const struct op *op, struct node *tree, unsigned domid)
 			record_removal(n);
 			fire_removal(n, false);
 		}
-		remove_node(n);
+		tree_remove(n);
 		return;
 	}
 	if (real)
@@ -505,7 +308,7 @@ static void end_transaction(struct transaction *t)
 		free(a);
 	}
 	list_del(&t->node);
-	free_node(t->root);
+	tree_free(t->root);
 	free(t);
 }
 
@@ -520,13 +323,13 @@ static void note_access(struct transaction *t, const char *path)
 	list_for_each (pos, &t->accesses)
 		if (!strcmp(list_entry(pos, struct access, node)->path, path))
 			return;
-	a = must(calloc(1, sizeof(*a)));
-	a->path = copy_bytes(path, strlen(path));
-	n = find_node(t->root, path, NULL);
+	a = tree_must(calloc(1, sizeof(*a)));
+	a->path = tree_copy_bytes(path, strlen(path));
+	n = tree_find(t->root, path, NULL);
 	a->generation = n ? n->before : 0;
 	list_add_tail(&t->accesses, &a->node);
 	if (!a->generation && strcmp(path, "/")) {
-		above = copy_bytes(path, strlen(path));
+		above = tree_copy_bytes(path, strlen(path));
 		*strrchr(above, '/') = '\0';
 		note_access(t, *above ? above : "/");
 		free(above);
@@ -550,7 +353,7 @@ static bool is_current(struct transaction *t)
 
 	list_for_each (pos, &t->accesses) {
 		struct access *a = list_entry(pos, struct access, node);
-		struct node *n = find_node(root, a->path, NULL);
+		struct node *n = tree_find(root, a->path, NULL);
 
 		if ((n ? n->generation : 0) != a->generation)
 			return false;
@@ -619,14 +422,14 @@ static struct node *permitted(struct xs_handle *xs, struct node *tree, const cha
 			      unsigned wanted)
 {
 	struct node *last = tree;
-	struct node *n = find_node(tree, path, &last);
+	struct node *n = tree_find(tree, path, &last);
 
 	/* Where there is nothing, whoever may not even look learns nothing. */
 	if (!n) {
-		errno = permissions_of(last, xs->domid) & wanted ? ENOENT : EACCES;
+		errno = tree_permissions(last, xs->domid) & wanted ? ENOENT : EACCES;
 		return NULL;
 	}
-	if ((permissions_of(n, xs->domid) & wanted) != wanted) {
+	if ((tree_permissions(n, xs->domid) & wanted) != wanted) {
 		errno = EACCES;
 		return NULL;
 	}
@@ -636,7 +439,7 @@ static struct node *permitted(struct xs_handle *xs, struct node *tree, const cha
 static void change(struct xs_handle *xs, struct transaction *t, struct node *tree, struct op *op)
 {
 	if (t && op->kind == OP_RM)
-		note_removal(t, find_node(tree, op->path, NULL));
+		note_removal(t, tree_find(tree, op->path, NULL));
 	perform(op, tree, xs->domid);
 	if (t)
 		list_add_tail(&t->ops, &op->node);
@@ -646,10 +449,10 @@ static void change(struct xs_handle *xs, struct transaction *t, struct node *tre
 
 static struct op *new_op(enum op_kind kind, const char *path)
 {
-	struct op *op = must(calloc(1, sizeof(*op)));
+	struct op *op = tree_must(calloc(1, sizeof(*op)));
 
 	op->kind = kind;
-	op->path = copy_bytes(path, strlen(path));
+	op->path = tree_copy_bytes(path, strlen(path));
 	return op;
 }
 
@@ -657,7 +460,7 @@ static struct op *new_op(enum op_kind kind, const char *path)
 
 struct xs_handle *double_xs_open(unsigned domid)
 {
-	struct xs_handle *xs = must(calloc(1, sizeof(*xs)));
+	struct xs_handle *xs = tree_must(calloc(1, sizeof(*xs)));
 
 	xs->domid = domid;
 	xs->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -742,7 +545,7 @@ char **xs_directory(struct xs_handle *xs, xs_transaction_t t, const char *path, 
 
 		for (unsigned i = 0; i < n->nr_children; i++)
 			bytes += strlen(n->children[i]->name) + 1;
-		names = must(malloc(bytes));
+		names = tree_must(malloc(bytes));
 		at = (char *)&names[n->nr_children];
 		for (unsigned i = 0; i < n->nr_children; i++) {
 			names[i] = at;
@@ -765,7 +568,7 @@ void *xs_read(struct xs_handle *xs, xs_transaction_t t, const char *path, unsign
 		return NULL;
 	n = permitted(xs, tree, abs, XS_PERM_READ);
 	if (n) {
-		value = copy_bytes(n->value, n->len);
+		value = tree_copy_bytes(n->value, n->len);
 		if (len)
 			*len = n->len;
 	}
@@ -791,7 +594,7 @@ bool xs_write(struct xs_handle *xs, xs_transaction_t t, const char *path, const 
 	if (permitted(xs, tree, abs, XS_PERM_WRITE) || errno == ENOENT) {
 		struct op *op = new_op(OP_WRITE, abs);
 
-		op->value = copy_bytes(data, len);
+		op->value = tree_copy_bytes(data, len);
 		op->len = len;
 		change(xs, tr, tree, op);
 		done = true;
@@ -836,7 +639,7 @@ bool xs_rm(struct xs_handle *xs, xs_transaction_t t, const char *path)
 		char *last = strrchr(abs, '/');
 
 		*last = '\0';
-		done = find_node(tree, abs, NULL);
+		done = tree_find(tree, abs, NULL);
 	}
 	leave(abs);
 	return done;
@@ -854,7 +657,7 @@ struct xs_permissions *xs_get_permissions(struct xs_handle *xs, xs_transaction_t
 		return NULL;
 	n = permitted(xs, tree, abs, XS_PERM_READ);
 	if (n) {
-		perms = copy_bytes(n->perms, n->nr_perms * sizeof(perms[0]));
+		perms = tree_copy_bytes(n->perms, n->nr_perms * sizeof(perms[0]));
 		*num = n->nr_perms;
 	}
 	leave(abs);
@@ -876,7 +679,7 @@ bool xs_set_permissions(struct xs_handle *xs, xs_transaction_t t, const char *pa
 	} else if (permitted(xs, tree, abs, XS_PERM_OWNER)) {
 		struct op *op = new_op(OP_PERMS, abs);
 
-		op->perms = copy_bytes(perms, num_perms * sizeof(perms[0]));
+		op->perms = tree_copy_bytes(perms, num_perms * sizeof(perms[0]));
 		op->nr_perms = num_perms;
 		change(xs, tr, tree, op);
 		done = true;
@@ -906,11 +709,11 @@ bool xs_watch(struct xs_handle *xs, const char *path, const char *token)
 			return false;
 		}
 	}
-	w = must(calloc(1, sizeof(*w)));
+	w = tree_must(calloc(1, sizeof(*w)));
 	w->xs = xs;
 	w->path = abs;
 	w->relative = path[0] != '/' && !is_special(path);
-	w->token = copy_bytes(token, strlen(token));
+	w->token = tree_copy_bytes(token, strlen(token));
 	list_add_tail(&watches, &w->node);
 	/* Whoever watches looks at once: what was there before is news, too. */
 	queue_event(w, w->path);
@@ -965,7 +768,7 @@ static char **take_event(struct xs_handle *xs)
 		return NULL;
 	}
 	ev = list_entry(node, struct event, node);
-	vec = must(malloc(2 * sizeof(vec[0]) + strlen(ev->path) + strlen(ev->token) + 2));
+	vec = tree_must(malloc(2 * sizeof(vec[0]) + strlen(ev->path) + strlen(ev->token) + 2));
 	at = (char *)&vec[2];
 	vec[XS_WATCH_PATH] = at;
 	at = stpcpy(at, ev->path) + 1;
@@ -1006,12 +809,12 @@ xs_transaction_t xs_transaction_start(struct xs_handle *xs)
 
 	if (xs->tested && double_fails(DOUBLE_XS_TRANSACTION_START, NULL))
 		return XBT_NULL;
-	t = must(calloc(1, sizeof(*t)));
+	t = tree_must(calloc(1, sizeof(*t)));
 	list_init(&t->ops);
 	list_init(&t->accesses);
 	pthread_mutex_lock(&lock);
 	calls++;
-	t->root = copy_tree(root, NULL);
+	t->root = tree_copy(root, NULL);
 	id = ++last_transaction;
 	t->id = id;
 	list_add_tail(&xs->transactions, &t->node);
@@ -1085,12 +888,12 @@ void double_store_init(void)
 	list_init(&handles);
 	list_init(&watches);
 	store_hook = NULL;
-	generation = 0;
+	tree_forget_generations();
 	calls = 0;
 	conflicts = 0;
-	root = new_node(NULL, "", 0);
-	set_value(root, "", 0);
-	set_perms(root, &nobody_else, 1);
+	root = tree_new_node(NULL, "", 0);
+	tree_set_value(root, "", 0);
+	tree_set_perms(root, &nobody_else, 1);
 }
 
 void double_store_fini(void)
@@ -1104,7 +907,7 @@ void double_store_fini(void)
 		free(r->values);
 		free(r);
 	}
-	free_node(root);
+	tree_free(root);
 	root = NULL;
 }
 
@@ -1117,12 +920,12 @@ static void toolstack_write(unsigned domid, const char *key, const char *value,
 	if (asprintf(&path, "/local/domain/%u%s", domid, key) < 0)
 		double_abort("out of memory");
 	op = new_op(OP_WRITE, path);
-	op->value = copy_bytes(value, strlen(value));
+	op->value = tree_copy_bytes(value, strlen(value));
 	op->len = (unsigned)strlen(value);
 	perform(op, root, 0);
 	free_op(op);
 	op = new_op(OP_PERMS, path);
-	op->perms = copy_bytes(perms, nr_perms * sizeof(perms[0]));
+	op->perms = tree_copy_bytes(perms, nr_perms * sizeof(perms[0]));
 	op->nr_perms = nr_perms;
 	perform(op, root, 0);
 	free_op(op);
