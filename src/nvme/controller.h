@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A controller: brought up, watched, reset when it goes wrong, and shut down.
+ *
+ * All that takes time, up to minutes, and nothing on a reactor may block.  So the controller is a
+ * state machine on one reactor, its home (the control thread), driven by a timer that looks at
+ * registers and at the admin queue: each millisecond while something is under way, and twice a
+ * second otherwise.  I/O goes through its queues on other reactors and never comes by here.
+ *
+ *	            start                 live                      stop
+ *	NEW ──> STARTING ──────────────> LIVE ──> STOPPING ──────> STOPPED
+ *	            │          ┌──────────┤ ▲ reset                   │
+ *	            │          ▼ trouble  │ │                         │
+ *	            │      RESETTING ─────┼─┘                         │
+ *	            ▼          ▼          ▼ removed                   ▼
+ *	           DEAD <──────┴──────────┘                      destroyed
+ *
+ * One rule is above all: memory that the controller might still write is not given back to anybody,
+ * and a request is not answered while it might still be carried out.  Either the controller has
+ * said that it is disabled, or it has been cut off from the bus; if neither can be had, it is tried
+ * again for as long as it takes.
+ */
+#ifndef SLUICE_NVME_CONTROLLER_H
+#define SLUICE_NVME_CONTROLLER_H
+
+#include "nvme/prp.h"
+#include "nvme/queue.h"
+
+struct nvme_pci;
+
+/* A way to the device: sysfs, VFIO, a model. Both return 0 or a negative errno. */
+struct nvme_pci_ops {
+	int (*config_read)(struct nvme_pci *pci, unsigned offset, void *data, size_t len);
+	int (*config_write)(struct nvme_pci *pci, unsigned offset, const void *data, size_t len);
+};
+
+struct nvme_pci {
+	const struct nvme_pci_ops *ops;
+	const char *name; /* "0000:00:04.0" */
+	volatile void *bar;
+	size_t bar_len;
+};
+
+enum nvme_state {
+	NVME_NEW,
+	NVME_STARTING,
+	NVME_LIVE,
+	NVME_RESETTING,
+	NVME_STOPPING,
+	NVME_STOPPED,
+	NVME_DEAD,
+};
+
+enum { NVME_NAMESPACES_MAX = 32, NVME_QUEUES_MAX = 64 };
+
+struct nvme_namespace {
+	uint32_t nsid;
+	uint64_t blocks;
+	uint32_t block_size; /* bytes; any power of two, or 0 */
+	uint16_t metadata;   /* bytes a block */
+	bool protection;     /* end-to-end protection information is on */
+	uint32_t stripe;     /* bytes between boundaries that I/O had better not cross; 0: none */
+	bool readonly;
+};
+
+enum nvme_change {
+	NVME_CHANGED_NAMESPACES, /* look at them again */
+	NVME_CHANGED_HEALTH,     /* the controller has reported an event; see its logs */
+	NVME_CHANGED_DEAD,       /* for good; all I/O fails with -ENODEV */
+};
+
+struct nvme_ctrl;
+
+/* All on the home reactor. */
+struct nvme_ctrl_ops {
+	/* Once after nvme_ctrl_start(): 0, or a negative errno with the line in @err. */
+	void (*started)(struct nvme_ctrl *c, int rc, const struct err *err, void *arg);
+	void (*changed)(struct nvme_ctrl *c, enum nvme_change what, void *arg);
+	/* Once after nvme_ctrl_stop(). It may destroy the controller. */
+	void (*stopped)(struct nvme_ctrl *c, void *arg);
+};
+
+struct nvme_ctrl_options {
+	unsigned io_queues;  /* wanted: one for each reactor, at most NVME_QUEUES_MAX */
+	uint16_t io_entries; /* of each ring; 64 take one page */
+	uint64_t timeout_ns; /* of an I/O command */
+	uint64_t abort_timeout_ns;
+	uint64_t admin_timeout_ns;
+};
+
+/* What suits nearly all drives. */
+void nvme_ctrl_default_options(struct nvme_ctrl_options *opts);
+
+/*
+ * An admin command that reads up to a page of data; part of a larger object of its owner's. sqe is
+ * filled in but for its pointers. One is under way at a time, the others wait.
+ */
+struct nvme_admin {
+	struct nvme_sqe sqe;
+	void *data; /* where to; NULL: nothing is read */
+	uint32_t len;
+	/* Once: 0 or a negative errno; -EIO if a reset came in between. */
+	void (*done)(struct nvme_admin *a, int rc);
+	uint32_t result;
+	uint16_t status;
+	/* private */
+	struct list node;
+};
+
+/*
+ * Makes a controller from @pci and @dma, which must outlive it. Nothing is done to it yet. Returns
+ * 0 or a negative errno with the line in @err.
+ */
+int nvme_ctrl_create(struct nvme_pci *pci, struct dma *dma, struct reactor *home,
+		     const struct nvme_ctrl_options *opts, const struct nvme_ctrl_ops *ops,
+		     void *arg, struct nvme_ctrl **out, struct err *err);
+/* Only if it was never started, or is STOPPED, or DEAD and then stopped. */
+void nvme_ctrl_destroy(struct nvme_ctrl *c);
+void nvme_ctrl_start(struct nvme_ctrl *c);
+/*
+ * Shuts it down in good order, after whatever is under way; all queues are closed. Their reactors
+ * must still run, as they are asked. Once, also for a dead one.
+ */
+void nvme_ctrl_stop(struct nvme_ctrl *c);
+/* Asks for a reset, as a time-out would. */
+void nvme_ctrl_reset(struct nvme_ctrl *c, const char *why);
+
+enum nvme_state nvme_ctrl_state(const struct nvme_ctrl *c);
+const char *nvme_ctrl_name(const struct nvme_ctrl *c);
+struct dma *nvme_ctrl_dma(const struct nvme_ctrl *c);
+struct reactor *nvme_ctrl_home(const struct nvme_ctrl *c);
+/* Valid from the first time it is live. */
+const struct nvme_id_ctrl *nvme_ctrl_identity(const struct nvme_ctrl *c);
+/* Bytes of one command at most: a multiple of 4096, at most NVME_PRP_MAX. */
+uint32_t nvme_ctrl_max_transfer(const struct nvme_ctrl *c);
+/* NULL: there is none with that number. Home reactor. */
+const struct nvme_namespace *nvme_ctrl_namespace(const struct nvme_ctrl *c, uint32_t nsid);
+/* The active ones, ascending; returns how many. */
+unsigned nvme_ctrl_namespaces(const struct nvme_ctrl *c, const struct nvme_namespace **list);
+
+/* On the home reactor. */
+void nvme_ctrl_admin(struct nvme_ctrl *c, struct nvme_admin *a);
+/*
+ * Fills in @a to read @len bytes of a log page (NVME_LOG_*) to @data; a multiple of 4, at most a
+ * page.
+ */
+void nvme_admin_log_page(struct nvme_admin *a, uint8_t log, void *data, uint32_t len);
+
+/*
+ * On a reactor: its queue, opened once more. -EBUSY: there are fewer queues than reactors; -ENODEV:
+ * it is dead.
+ */
+int nvme_ctrl_open_queue(struct nvme_ctrl *c, struct reactor *r, struct nvme_queue **out);
+
+/* Lets the device reach memory, or not; INTx is off. Returns 0, -ENODEV (it is gone) or as @pci. */
+int nvme_pci_set_bus_master(struct nvme_pci *pci, bool on);
+
+#endif
