@@ -683,10 +683,19 @@ static int judge_num_queues(struct nvme_ctrl *c, uint32_t result)
 {
 	uint32_t sqs = (result & 0xffff) + 1, cqs = (result >> 16) + 1;
 	uint32_t n = sqs < cqs ? sqs : cqs;
+	int rc;
 
 	if (c->queues_len && n < c->queues_len)
 		return err_set(&c->err, -EIO, "after its reset it has only %u I/O queues", n);
-	return make_queues(c, n < c->opts.io_queues ? n : c->opts.io_queues);
+	rc = make_queues(c, n < c->opts.io_queues ? n : c->opts.io_queues);
+	/* Registers at first, each time anew: shadows are still to be agreed on. */
+	for (unsigned i = 0; i < c->queues_len; i++) {
+		struct nvme_qpair *qp = &c->queues[i].qp;
+
+		set_doorbell(c, &qp->sq_doorbell, qp->id, false);
+		set_doorbell(c, &qp->cq_doorbell, qp->id, true);
+	}
+	return rc;
 }
 
 static void use_shadow_doorbells(struct nvme_ctrl *c)
@@ -859,12 +868,6 @@ static void disabled(struct nvme_ctrl *c)
 		return;
 	}
 	take_back(c);
-	for (unsigned i = 0; i < c->queues_len; i++) {
-		struct nvme_qpair *qp = &c->queues[i].qp;
-
-		set_doorbell(c, &qp->sq_doorbell, qp->id, false);
-		set_doorbell(c, &qp->cq_doorbell, qp->id, true);
-	}
 	enable(c);
 }
 
