@@ -13,7 +13,6 @@
 #include "nvme/bdev_nvme.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -9,7 +9,6 @@
 #include "nvme/controller.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

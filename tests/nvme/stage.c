@@ -7,7 +7,7 @@
 #include "base/log.h"
 
 /* Steps are short while things happen, and long when something is waited for. */
-enum { STEP_NS = 20000, LONG_STEP_NS = 500000, STEPS_BEFORE_LONG = 2000 };
+enum { STEP_NS = 20000, LONG_STEP_NS = 4000000, STEPS_BEFORE_LONG = 2000 };
 
 static uint64_t now_ns = 1000 * NSEC_PER_SEC;
 

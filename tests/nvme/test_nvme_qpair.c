@@ -136,7 +136,7 @@ static void test_unknown(void **state)
 {
 	const struct {
 		uint16_t cid, sqid;
-	} wrong[] = {{0xffff, 3}, {ENTRIES - 1, 3}, {0, 4}, {1 << 10, 3}};
+	} wrong[] = {{500, 3}, {ENTRIES - 1, 3}, {0, 4}, {1 << 10, 3}};
 	struct list list;
 
 	for (unsigned i = 0; i < 4; i++) {
