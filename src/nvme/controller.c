@@ -880,10 +880,6 @@ static void disable(struct nvme_ctrl *c)
 {
 	uint32_t csts = read_reg(c, NVME_REG_CSTS);
 
-	if (csts == GONE) {
-		fail(c, -ENODEV, "the drive has been removed");
-		return;
-	}
 	if (read_reg(c, NVME_REG_CC) & NVME_CC_EN) {
 		if (!(csts & (NVME_CSTS_RDY | NVME_CSTS_CFS)))
 			enter(c, PHASE_SETTLE, ready_ns(c));

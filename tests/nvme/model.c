@@ -357,6 +357,13 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 		}
 		m->shadow = sqe->prp1;
 		m->event = sqe->prp2;
+		for (size_t at = 0; at < DMA_PAGE_SIZE; at += 4) {
+			const uint32_t *shadow = reach(m, m->shadow + at, 4, "shadow doorbell");
+			const uint32_t *event = reach(m, m->event + at, 4, "event index");
+
+			if (shadow && event && (*shadow || *event))
+				violate(m, "shadow doorbells are not clean");
+		}
 		break;
 	default:
 		status = DNR(NVME_SC_INVALID_OPCODE);

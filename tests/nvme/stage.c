@@ -70,7 +70,7 @@ void stage_step(struct stage *s)
 {
 	now_ns += s->steps++ < STEPS_BEFORE_LONG ? STEP_NS : LONG_STEP_NS;
 	reactor_step(s->home);
-	for (int i = 0; i < STAGE_REACTORS; i++)
+	for (int i = 0; i < STAGE_REACTORS && !s->frozen; i++)
 		reactor_step(s->reactors[i]);
 	model_step(&s->model);
 }

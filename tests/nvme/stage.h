@@ -26,6 +26,7 @@ struct stage {
 	unsigned stopped;
 	unsigned changed[3]; /* by enum nvme_change */
 	unsigned steps;      /* of what is waited for now */
+	bool frozen;         /* the reactors but home get no turns */
 };
 
 /* A stage with a model of one namespace, of 1024 blocks, and no controller yet. */

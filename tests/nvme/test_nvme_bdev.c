@@ -502,7 +502,7 @@ static void test_reset_under_load(void **state)
 		/* Far enough apart to be forgiven. */
 		if (round % 4 == 0)
 			stage_wait(s, 601 * NSEC_PER_SEC);
-		for (unsigned i = 0; i < IOS; i++) {
+		for (unsigned i = 1; i < IOS; i++) {
 			memset(data[i], (int)(round + i), sizeof(data[i]));
 			submit(i, BDEV_WRITE, i * 2048, data[i], 2048);
 		}
@@ -510,9 +510,12 @@ static void test_reset_under_load(void **state)
 			stage_step(s);
 		nvme_ctrl_reset(s->ctrl, "as a test");
 		/* What comes meanwhile waits, on a queue that is taken meanwhile too. */
-		stage_step(s);
+		s->model.ready_delay = 100;
+		stage_until(s, NSEC_PER_SEC, !(s->model.cc & NVME_CC_EN));
 		assert_int_equal(bdev_channel_open(b, s->reactors[1], &other), 0);
 		bdev_submit(other, prepare(0, BDEV_FLUSH, 0, NULL, 0));
+		for (unsigned i = 0; i < 20; i++)
+			stage_step(s);
 		assert_false(ios[0].over);
 		for (unsigned i = 0; i < IOS; i++)
 			assert_int_equal(wait_for(i), 0);
@@ -521,6 +524,50 @@ static void test_reset_under_load(void **state)
 			assert_memory_equal(s->model.ns[0].data + i * 2048, data[i], 2048);
 	}
 	assert_int_equal(s->model.resets, 13);
+}
+
+static void shadow_doorbells(struct model *m)
+{
+	m->id.oacs = NVME_OACS_DBBUF;
+}
+
+static void test_reset_shadow_doorbells(void **state)
+{
+	static char data[40][512];
+
+	teardown(state);
+	open_stage(512, shadow_doorbells);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 40; i++)
+			submit(i, BDEV_READ, i * 512, data[i], 512);
+		for (unsigned i = 0; i < 40; i++)
+			assert_int_equal(wait_for(i), 0);
+		nvme_ctrl_reset(s->ctrl, "as a test");
+		stage_until(s, NSEC_PER_SEC, s->model.resets == round + 2);
+		stage_until(s, NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_LIVE);
+	}
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_DBBUF_CONFIG], 4);
+}
+
+/* An Abort that is lost is not missing later; this controller takes one at a time. */
+static void test_abort_lost(void **state)
+{
+	static char data[4096];
+
+	s->model.id.acl = 0;
+	nvme_ctrl_reset(s->ctrl, "to tell it");
+	stage_until(s, NSEC_PER_SEC, s->model.resets == 2);
+	add_fault(FAULT_LOSE, NVME_CMD_READ, 1, 0);
+	model_add_fault(&s->model, &(struct model_fault){.kind = FAULT_LOSE,
+							 .admin = true,
+							 .opcode = NVME_ADMIN_ABORT,
+							 .times = 1});
+	assert_int_equal(do_io(BDEV_READ, 0, data, 4096), 0);
+	assert_int_equal(s->model.resets, 3);
+	add_fault(FAULT_ABORTABLE, NVME_CMD_READ, 1, 0);
+	assert_int_equal(do_io(BDEV_READ, 0, data, 4096), 0);
+	assert_int_equal(s->model.resets, 3);
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_ABORT], 2);
 }
 
 static void test_fatal_under_load(void **state)
@@ -539,16 +586,28 @@ static void test_fatal_under_load(void **state)
 static void test_removed(void **state)
 {
 	static char data[IOS][2048];
+	struct raw raw = {.req.done = raw_over};
 	struct bdev_channel *other;
+	struct nvme_queue *q;
 
-	for (unsigned i = 0; i < IOS - 1; i++)
-		submit(i, BDEV_WRITE, i * 2048, data[i], 2048);
+	/* Two channels, so that the ring is too small for what they have at once. */
+	assert_int_equal(nvme_ctrl_open_queue(s->ctrl, s->reactors[0], &q), 0);
+	assert_int_equal(bdev_channel_open(b, s->reactors[0], &other), 0);
+	for (unsigned i = 0; i < IOS - 1; i++) {
+		prepare(i, BDEV_WRITE, i * 2048, data[i], 2048);
+		bdev_submit(i % 2 ? other : ch, &ios[i].io);
+	}
 	stage_step(s);
 	s->model.removed = true;
 	for (unsigned i = 0; i < IOS - 1; i++)
 		wait_for(i);
 	assert_int_equal(ios[IOS - 2].io.result, -ENODEV);
 	stage_until(s, NSEC_PER_SEC, s->changed[NVME_CHANGED_DEAD]);
+	bdev_channel_close(other);
+	nvme_queue_submit(q, &raw.req);
+	assert_int_equal(raw.over, 1);
+	assert_int_equal(raw.req.error, -ENODEV);
+	nvme_queue_close(q);
 	submit(IOS - 1, BDEV_READ, 0, data[0], 2048);
 	assert_int_equal(ios[IOS - 1].over, 1);
 	assert_int_equal(ios[IOS - 1].io.result, -ENODEV);
@@ -726,6 +785,8 @@ int main(void)
 		TEST(test_poison),
 		TEST(test_stuck_queue),
 		TEST(test_reset_under_load),
+		TEST(test_reset_shadow_doorbells),
+		TEST(test_abort_lost),
 		TEST(test_fatal_under_load),
 		TEST(test_removed),
 		TEST(test_not_before_it_is_off),

@@ -465,7 +465,71 @@ static void test_reset_while_scanning(void **state)
 	stage_until(s, NSEC_PER_SEC, s->changed[NVME_CHANGED_NAMESPACES] == 2);
 }
 
+/* The same where looking anew waits for a command that is lost. */
+static void test_reset_before_scanning(void **state)
+{
+	struct nvme_smart_log smart;
+	struct log_call call;
+
+	stage_start(s);
+	model_add_fault(&s->model, &(struct model_fault){.kind = FAULT_LOSE,
+							 .admin = true,
+							 .opcode = NVME_ADMIN_GET_LOG_PAGE,
+							 .times = 1});
+	ask_log(&call, NVME_LOG_SMART, &smart, sizeof(smart));
+	model_send_event(&s->model, 2 | NVME_LOG_CHANGED_NAMESPACES << 16);
+	stage_until(s, 70 * NSEC_PER_SEC, s->changed[NVME_CHANGED_NAMESPACES]);
+	stage_wait(s, 5 * NSEC_PER_SEC);
+	assert_int_equal(s->changed[NVME_CHANGED_NAMESPACES], 1);
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_ASYNC_EVENT], 5);
+	assert_int_equal(s->model.event_cids_len, 2);
+}
+
 /* Resets */
+
+static void test_admin_nonsense(void **state)
+{
+	struct nvme_smart_log smart;
+	struct log_call call;
+
+	stage_start(s);
+	model_add_fault(&s->model, &(struct model_fault){.kind = FAULT_WRONG_CID,
+							 .admin = true,
+							 .opcode = NVME_ADMIN_GET_LOG_PAGE,
+							 .times = 1});
+	ask_log(&call, NVME_LOG_SMART, &smart, sizeof(smart));
+	stage_until(s, NSEC_PER_SEC, s->model.resets == 2);
+	stage_until(s, NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_LIVE);
+	assert_int_equal(call.rc, -EIO);
+}
+
+/*
+ * The controller is not disabled before all queues rest; and the next reset waits until they have
+ * heard of the end of the one before.
+ */
+static void test_reset_waits(void **state)
+{
+	struct nvme_queue *q;
+
+	stage_start(s);
+	assert_int_equal(nvme_ctrl_open_queue(s->ctrl, s->reactors[0], &q), 0);
+	s->frozen = true;
+	nvme_ctrl_reset(s->ctrl, "as a test");
+	stage_wait(s, 100 * NSEC_PER_MSEC);
+	assert_true(s->model.cc & NVME_CC_EN);
+	s->frozen = false;
+	stage_step(s);
+	s->frozen = true;
+	stage_until(s, NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_LIVE);
+	assert_int_equal(s->model.resets, 2);
+	nvme_ctrl_reset(s->ctrl, "as a test");
+	stage_wait(s, 100 * NSEC_PER_MSEC);
+	assert_int_equal(s->model.resets, 2);
+	s->frozen = false;
+	stage_until(s, NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_LIVE);
+	assert_int_equal(s->model.resets, 3);
+	nvme_queue_close(q);
+}
 
 static void test_fatal_when_live(void **state)
 {
@@ -516,6 +580,8 @@ static void test_reset_to_less(void **state)
 	s->model.io_queues = 1;
 	nvme_ctrl_reset(s->ctrl, "as a test");
 	stage_until(s, 10 * NSEC_PER_SEC, s->changed[NVME_CHANGED_DEAD]);
+	/* It is not asked for a queue that it has not. */
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_CREATE_CQ], 2);
 	teardown(state);
 	setup(state);
 	stage_start(s);
@@ -606,6 +672,9 @@ int main(void)
 		TEST(test_logs_in_trouble),
 		TEST(test_events),
 		TEST(test_reset_while_scanning),
+		TEST(test_reset_before_scanning),
+		TEST(test_admin_nonsense),
+		TEST(test_reset_waits),
 		TEST(test_fatal_when_live),
 		TEST(test_fatal_for_ever),
 		TEST(test_reset_fails),
