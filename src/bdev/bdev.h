@@ -21,6 +21,7 @@
 
 #include "base/err.h"
 #include "base/list.h"
+#include "dma/dma.h"
 #include "reactor/helper.h"
 
 struct reactor;
@@ -46,6 +47,13 @@ struct bdev_io {
 	 */
 	const struct iovec *iov;
 	int iovcnt;
+	/*
+	 * READ, WRITE, in place of iov (which is NULL then), only for a bdev with a dma: where its
+	 * device finds the data, which the CPU may have no address of. So many pieces that add up
+	 * to len, each a multiple of 512 bytes, and whole blocks between gaps (dma.h).
+	 */
+	const struct dma_piece *pieces;
+	uint32_t nr_pieces;
 	void (*done)(struct bdev_io *io);
 	int result; /* set before done: 0 or a negative errno; a short transfer is -EIO */
 	/* for the provider while it has the io */
@@ -113,6 +121,11 @@ struct bdev {
 	struct bdev_limits limits;
 	bool readonly; /* WRITE and DISCARD are refused with -EROFS */
 	bool shared;   /* its creator asked to share it */
+	/*
+	 * Its device fetches and writes data by itself: from memory of this kind without a copy,
+	 * so that is what bounce pages for it are best made of. NULL: data goes through the CPU.
+	 */
+	struct dma *dma;
 	/* private */
 	struct list node;
 	unsigned claims;

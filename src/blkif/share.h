@@ -12,6 +12,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dma/dma.h"
+
 struct share;
 
 /* One piece of one guest page. offset + len never exceed the page. */
@@ -45,6 +47,18 @@ struct share_ops {
 	/* Unmaps what one map() has mapped. Nothing of it is in use any more, the device included.
 	 */
 	void (*unmap)(struct share *s, void *addr, unsigned nr);
+	/*
+	 * Both NULL where guests' pages cannot be given to devices. The first adds a mapping of
+	 * @peer's page @ref for devices only, which may read it, and if @writable write it. Flush
+	 * sets @piece->bus to the address of the page's first byte, or to DMA_NO_BUS if it cannot
+	 * be mapped, for whatever reason, and @piece->handle. The second adds its end, performed by
+	 * flush, for which @piece->handle and the page of @piece->bus still say what they did
+	 * (within the page it may have moved); no device uses it any more. Flush performs ends
+	 * before beginnings. @piece is valid until flush has returned.
+	 */
+	void (*dma_map)(struct share *s, uint32_t peer, uint32_t ref, bool writable,
+			struct dma_piece *piece);
+	void (*dma_unmap)(struct share *s, const struct dma_piece *piece);
 };
 
 struct share {

@@ -59,6 +59,13 @@ struct dma {
 	pthread_mutex_t lock;
 };
 
+/* Memory within one page as a device finds it: what an io and its commands are made of. */
+struct dma_piece {
+	uint64_t bus;    /* of its first byte; a multiple of 4 */
+	uint32_t len;    /* bytes */
+	uint32_t handle; /* private to whoever made the piece */
+};
+
 /* Zeroed when it is handed out. */
 struct dma_memory {
 	void *virt;

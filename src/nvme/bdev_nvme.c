@@ -70,7 +70,7 @@ struct nvme_channel {
 	uint64_t sent;    /* bytes of it */
 	struct dma_memory bounce[BOUNCE_BUFFERS];
 	bool bounce_used[BOUNCE_BUFFERS];
-	struct nvme_piece pieces[PIECES_MAX];
+	struct dma_piece pieces[PIECES_MAX];
 };
 
 static struct nvme_channel *channel_of(struct bdev_channel *ch)
@@ -137,7 +137,7 @@ static size_t gather(struct nvme_channel *ch, const struct bdev_io *io, struct c
 	while (at.iov < io->iovcnt && total < ch->limits.max) {
 		size_t here = left_in_page(io, &at);
 		uint64_t bus = dma_translate(dma, address(io, &at));
-		struct nvme_piece *last = n ? &ch->pieces[n - 1] : NULL;
+		struct dma_piece *last = n ? &ch->pieces[n - 1] : NULL;
 
 		if (bus == DMA_NO_BUS)
 			break;
@@ -146,7 +146,7 @@ static size_t gather(struct nvme_channel *ch, const struct bdev_io *io, struct c
 		} else {
 			if (n == PIECES_MAX)
 				break;
-			ch->pieces[n++] = (struct nvme_piece){bus, (uint32_t)here};
+			ch->pieces[n++] = (struct dma_piece){bus, (uint32_t)here};
 		}
 		total += (uint32_t)here;
 		advance(io, &at, here);
@@ -233,7 +233,7 @@ static size_t gather_bounce(struct nvme_channel *ch, int bounce, uint32_t len)
 	for (; len; n++) {
 		uint32_t here = len < DMA_PAGE_SIZE ? len : DMA_PAGE_SIZE;
 
-		ch->pieces[n] = (struct nvme_piece){ch->bounce[bounce].bus[n], here};
+		ch->pieces[n] = (struct dma_piece){ch->bounce[bounce].bus[n], here};
 		len -= here;
 	}
 	return n;

@@ -23,23 +23,9 @@
 #ifndef SLUICE_NVME_CONTROLLER_H
 #define SLUICE_NVME_CONTROLLER_H
 
+#include "nvme/pci.h"
 #include "nvme/prp.h"
 #include "nvme/queue.h"
-
-struct nvme_pci;
-
-/* A way to the device: sysfs, VFIO, a model. Both return 0 or a negative errno. */
-struct nvme_pci_ops {
-	int (*config_read)(struct nvme_pci *pci, unsigned offset, void *data, size_t len);
-	int (*config_write)(struct nvme_pci *pci, unsigned offset, const void *data, size_t len);
-};
-
-struct nvme_pci {
-	const struct nvme_pci_ops *ops;
-	const char *name; /* "0000:00:04.0" */
-	volatile void *bar;
-	size_t bar_len;
-};
 
 enum nvme_state {
 	NVME_NEW,
@@ -151,8 +137,5 @@ void nvme_admin_log_page(struct nvme_admin *a, uint8_t log, void *data, uint32_t
  * it is dead.
  */
 int nvme_ctrl_open_queue(struct nvme_ctrl *c, struct reactor *r, struct nvme_queue **out);
-
-/* Lets the device reach memory, or not; INTx is off. Returns 0, -ENODEV (it is gone) or as @pci. */
-int nvme_pci_set_bus_master(struct nvme_pci *pci, bool on);
 
 #endif

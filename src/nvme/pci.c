@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 
-#include "nvme/controller.h"
+#include "nvme/pci.h"
+#include "nvme/spec.h"
 
 int nvme_pci_set_bus_master(struct nvme_pci *pci, bool on)
 {
@@ -29,4 +30,9 @@ int nvme_pci_set_bus_master(struct nvme_pci *pci, bool on)
 	if (command == UINT16_MAX)
 		return -ENODEV;
 	return !(command & NVME_PCI_COMMAND_MASTER) == !on ? 0 : -EIO;
+}
+
+void nvme_pci_close(struct nvme_pci *pci)
+{
+	pci->ops->close(pci);
 }

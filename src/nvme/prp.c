@@ -6,7 +6,7 @@
 
 enum { PAGE_MASK = DMA_PAGE_SIZE - 1 };
 
-uint32_t nvme_prp_cut(const struct nvme_piece *pieces, size_t n, uint32_t skip, uint64_t offset,
+uint32_t nvme_prp_cut(const struct dma_piece *pieces, size_t n, uint32_t skip, uint64_t offset,
 		      const struct nvme_prp_limits *limits)
 {
 	uint32_t room = limits->max, total = 0;
@@ -33,7 +33,7 @@ uint32_t nvme_prp_cut(const struct nvme_piece *pieces, size_t n, uint32_t skip, 
 	return total & ~(limits->block_size - 1);
 }
 
-void nvme_prp_build(const struct nvme_piece *pieces, uint32_t skip, uint32_t len,
+void nvme_prp_build(const struct dma_piece *pieces, uint32_t skip, uint32_t len,
 		    struct nvme_sqe *sqe, uint64_t *list, uint64_t list_bus)
 {
 	uint32_t entries = 0;

@@ -22,12 +22,6 @@
 /* Bytes of a command at most. */
 #define NVME_PRP_MAX (512u << 10)
 
-/* Memory within one page. Dword-aligned. */
-struct nvme_piece {
-	uint64_t bus; /* of its first byte */
-	uint32_t len;
-};
-
 /* What a command may be, in bytes. */
 struct nvme_prp_limits {
 	uint32_t max;        /* a multiple of 4096, at most NVME_PRP_MAX */
@@ -40,13 +34,13 @@ struct nvme_prp_limits {
  * the first, to or from @offset on the device; a multiple of the block size, and as long as the
  * limits allow. 0: the very first block lies across a gap, and no command can describe it.
  */
-uint32_t nvme_prp_cut(const struct nvme_piece *pieces, size_t n, uint32_t skip, uint64_t offset,
+uint32_t nvme_prp_cut(const struct dma_piece *pieces, size_t n, uint32_t skip, uint64_t offset,
 		      const struct nvme_prp_limits *limits);
 /*
  * Writes the pointers for @len bytes that nvme_prp_cut() has allowed (or fewer) to @sqe, and the
  * list, if it takes one, to @list, which the device finds at @list_bus.
  */
-void nvme_prp_build(const struct nvme_piece *pieces, uint32_t skip, uint32_t len,
+void nvme_prp_build(const struct dma_piece *pieces, uint32_t skip, uint32_t len,
 		    struct nvme_sqe *sqe, uint64_t *list, uint64_t list_bus);
 
 /* Slots of equal size, none across a page, for lists and other small things that devices read. */

@@ -17,7 +17,7 @@ enum { PIECES = 4, LIST = 64 };
 static uint64_t list[LIST];
 
 /* The bus address of the byte at @at of the pieces, or 0 behind their end. */
-static uint64_t byte_at(const struct nvme_piece *pieces, size_t n, uint64_t at)
+static uint64_t byte_at(const struct dma_piece *pieces, size_t n, uint64_t at)
 {
 	for (size_t i = 0; i < n; at -= pieces[i++].len)
 		if (at < pieces[i].len)
@@ -26,7 +26,7 @@ static uint64_t byte_at(const struct nvme_piece *pieces, size_t n, uint64_t at)
 }
 
 /* Whether bytes @from to @to (both included) can be one command: pages turn only at page ends. */
-static bool describable(const struct nvme_piece *pieces, size_t n, uint64_t from, uint64_t to)
+static bool describable(const struct dma_piece *pieces, size_t n, uint64_t from, uint64_t to)
 {
 	for (uint64_t at = from; at < to; at++) {
 		uint64_t here = byte_at(pieces, n, at), next = byte_at(pieces, n, at + 1);
@@ -40,7 +40,7 @@ static bool describable(const struct nvme_piece *pieces, size_t n, uint64_t from
 	return true;
 }
 
-static uint32_t naive_cut(const struct nvme_piece *pieces, size_t n, uint64_t from, uint64_t offset,
+static uint32_t naive_cut(const struct dma_piece *pieces, size_t n, uint64_t from, uint64_t offset,
 			  const struct nvme_prp_limits *limits)
 {
 	uint32_t len = 0;
@@ -75,7 +75,7 @@ static uint64_t walk(const struct nvme_sqe *sqe, uint32_t len, uint32_t at)
 
 static unsigned long commands, refused;
 
-static void check(const struct nvme_piece *pieces, size_t n, uint64_t offset,
+static void check(const struct dma_piece *pieces, size_t n, uint64_t offset,
 		  const struct nvme_prp_limits *limits)
 {
 	uint64_t total = 0, from = 0;
@@ -122,11 +122,11 @@ static void test_shapes(void **state)
 	enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 	for (unsigned shape = 0; shape < KINDS * KINDS * KINDS * KINDS; shape++) {
-		struct nvme_piece pieces[PIECES];
+		struct dma_piece pieces[PIECES];
 		unsigned left = shape;
 
 		for (size_t i = 0; i < PIECES; i++, left /= KINDS)
-			pieces[i] = (struct nvme_piece){0x100000000ULL * (PIECES - i) + 4096 * i +
+			pieces[i] = (struct dma_piece){0x100000000ULL * (PIECES - i) + 4096 * i +
 								kinds[left % KINDS].offset,
 							kinds[left % KINDS].len};
 		for (size_t l = 0; l < sizeof(limits) / sizeof(limits[0]); l++)
@@ -140,14 +140,14 @@ static void test_shapes(void **state)
 /* The longest command, not aligned to pages, fills its list and not more. */
 static void test_longest(void **state)
 {
-	static struct nvme_piece pieces[NVME_PRP_MAX / 4096 + 1];
+	static struct dma_piece pieces[NVME_PRP_MAX / 4096 + 1];
 	const struct nvme_prp_limits limits = {NVME_PRP_MAX, 512, 0};
 	size_t n = sizeof(pieces) / sizeof(pieces[0]);
 	static uint64_t big[NVME_PRP_MAX / 4096 + 1];
 	struct nvme_sqe sqe;
 
 	for (size_t i = 0; i < n; i++)
-		pieces[i] = (struct nvme_piece){(n - i) * 8192, 4096};
+		pieces[i] = (struct dma_piece){(n - i) * 8192, 4096};
 	pieces[0].bus += 3584;
 	pieces[0].len = 512;
 	assert_int_equal(nvme_prp_cut(pieces, n, 0, 0, &limits), NVME_PRP_MAX);
