@@ -144,9 +144,24 @@ static bool has_channels(const struct bdev *b)
 	return __atomic_load_n(&b->channels, __ATOMIC_ACQUIRE);
 }
 
+/* A part of @b, a claimed one if @claimed; NULL: there is none. */
+static const struct bdev *find_part(const struct bdev *b, bool claimed)
+{
+	struct list *pos;
+
+	list_for_each (pos, &bdevs) {
+		const struct bdev *part = bdev_of(pos);
+
+		if (part->whole == b && (!claimed || part->claims))
+			return part;
+	}
+	return NULL;
+}
+
 int bdev_delete(const char *name, struct err *err)
 {
 	struct bdev *b = bdev_find(name);
+	const struct bdev *part;
 
 	if (!b)
 		return err_set(
@@ -155,6 +170,10 @@ int bdev_delete(const char *name, struct err *err)
 			name);
 	if (b->claims || has_channels(b) || (b->sectors && has_channels(b->sectors)))
 		return err_set(err, -EBUSY, "bdev \"%s\" is in use: detach its disk first", name);
+	part = find_part(b, false);
+	if (part)
+		return err_set(err, -EBUSY, "bdev \"%s\" has a part, \"%s\": delete that first",
+			       name, part->name);
 	destroy(b);
 	return 0;
 }
@@ -168,6 +187,7 @@ void bdev_delete_all(void)
 int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err)
 {
 	bool share = shared || b->shared;
+	const struct bdev *part;
 
 	if (write && b->readonly)
 		return err_set(err, -EROFS, "bdev \"%s\" is read-only: attach it with --readonly",
@@ -177,6 +197,17 @@ int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err)
 			       "bdev \"%s\" is in use by another disk: detach that one first, or "
 			       "attach both with --shared",
 			       b->name);
+	if (b->whole && b->whole->claims)
+		return err_set(err, -EBUSY,
+			       "bdev \"%s\" is a part of \"%s\", which is in use as a whole: "
+			       "detach that disk first",
+			       b->name, b->whole->name);
+	part = find_part(b, true);
+	if (part)
+		return err_set(err, -EBUSY,
+			       "bdev \"%s\" has a part, \"%s\", that is in use: detach that disk "
+			       "first, or attach another part",
+			       b->name, part->name);
 	b->claims_shared = share;
 	b->claims++;
 	if (b->ops->probe_open)

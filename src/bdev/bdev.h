@@ -126,6 +126,16 @@ struct bdev {
 	 * so that is what bounce pages for it are best made of. NULL: data goes through the CPU.
 	 */
 	struct dma *dma;
+	/*
+	 * The bdev that this one is a part of (a partition), NULL: of none. The two exclude each
+	 * other, shared or not, and the whole is there as long as its parts. A part has no parts.
+	 */
+	struct bdev *whole;
+	/*
+	 * What this bdev was made with and goes with, say an NVMe controller: it is neither saved
+	 * nor deleted by itself. Empty: nothing.
+	 */
+	char owner[64];
 	/* private */
 	struct list node;
 	unsigned claims;
@@ -182,14 +192,15 @@ void bdev_on_change(void (*changed)(void *arg), void *arg);
 struct bdev *bdev_find(const char *name);
 /* Iterates over all bdevs by name: NULL starts; returns NULL at the end. */
 struct bdev *bdev_next(const struct bdev *b);
-/* Destroys it; -ENOENT, or -EBUSY while it is claimed. */
+/* Destroys it; -ENOENT, or -EBUSY while it is claimed or has parts. */
 int bdev_delete(const char *name, struct err *err);
 /* Destroys all; for the daemon's end. None may be claimed. */
 void bdev_delete_all(void);
 
 /*
  * Claims @b for one user (a virtual disk). A second claim is refused (-EBUSY) unless both asked to
- * share, by @shared or because the bdev was created shared. -EROFS: @write on a read-only bdev.
+ * share, by @shared or because the bdev was created shared; so is one of a part of a claimed bdev,
+ * or of one with a claimed part. -EROFS: @write on a read-only bdev.
  */
 int bdev_claim(struct bdev *b, bool write, bool shared, struct err *err);
 void bdev_release(struct bdev *b);

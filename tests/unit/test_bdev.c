@@ -130,6 +130,44 @@ static void test_claims(void **state)
 	assert_int_equal(bdev_delete("x", &err), 0);
 }
 
+static void test_claims_of_parts(void **state)
+{
+	struct bdev *whole, *parts[2];
+	struct err err;
+
+	assert_int_equal(bdev_null_create("x", MIB, 512, &whole, &err), 0);
+	assert_int_equal(bdev_null_create("xp1", MIB, 512, &parts[0], &err), 0);
+	assert_int_equal(bdev_null_create("xp2", MIB, 512, &parts[1], &err), 0);
+	parts[0]->whole = whole;
+	parts[1]->whole = whole;
+	assert_int_equal(bdev_claim(parts[0], true, false, &err), 0);
+	assert_int_equal(bdev_claim(whole, false, false, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "\"xp1\", that is in use"));
+	/* Sharing is for disks that agree on what is where. */
+	assert_int_equal(bdev_claim(whole, false, true, &err), -EBUSY);
+	/* Parts are nothing to each other. */
+	assert_int_equal(bdev_claim(parts[1], true, false, &err), 0);
+	bdev_release(parts[0]);
+	assert_int_equal(bdev_claim(whole, true, true, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "\"xp2\", that is in use"));
+	bdev_release(parts[1]);
+
+	assert_int_equal(bdev_claim(whole, true, true, &err), 0);
+	assert_int_equal(bdev_claim(parts[0], true, false, &err), -EBUSY);
+	assert_non_null(strstr(err.text, "part of \"x\", which is in use as a whole"));
+	assert_int_equal(bdev_claim(parts[1], false, true, &err), -EBUSY);
+	bdev_release(whole);
+	assert_int_equal(bdev_claim(parts[1], true, false, &err), 0);
+	bdev_release(parts[1]);
+
+	assert_int_equal(bdev_delete("x", &err), -EBUSY);
+	assert_non_null(strstr(err.text, "has a part, \"xp1\""));
+	assert_int_equal(bdev_delete("xp1", &err), 0);
+	assert_int_equal(bdev_delete("x", &err), -EBUSY);
+	assert_int_equal(bdev_delete("xp2", &err), 0);
+	assert_int_equal(bdev_delete("x", &err), 0);
+}
+
 static void test_claim_readonly(void **state)
 {
 	struct bdev *b;
@@ -725,6 +763,7 @@ int main(void)
 		cmocka_unit_test(test_registry),
 		cmocka_unit_test(test_shapes),
 		cmocka_unit_test(test_claims),
+		cmocka_unit_test(test_claims_of_parts),
 		cmocka_unit_test(test_claim_readonly),
 		cmocka_unit_test(test_delete_with_channel),
 		cmocka_unit_test(test_check_ranges),
