@@ -31,6 +31,17 @@ struct nvme_pci {
 	size_t bar_len;
 };
 
+/* A PCI address in full, as sysfs spells it: "0000:00:04.0", or "10000:e1:00.0". */
+struct nvme_pci_address {
+	char text[20];
+};
+
+/*
+ * Reads "0000:00:04.0", or "00:04.0" for the same; hexadecimal digits of either case. -EINVAL with
+ * the line in @err for all else.
+ */
+int nvme_pci_parse_address(const char *text, struct nvme_pci_address *out, struct err *err);
+
 /*
  * Opens the drive at @address, which no driver has, for this process alone. Returns 0 and *@out, or
  * a negative errno with the line in @err: -ENODEV: there is none, or it is no NVMe controller;
