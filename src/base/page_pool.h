@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * 4 KiB pages of one thread, kept as a stack, so that warm pages are used again first.  It can
- * grow, and never shrinks; its memory is touched only when pages are used.
+ * grow, and never shrinks; its memory is touched only when pages are used.  Memory of a special
+ * kind can be given to it; whoever gives it, frees it.
  */
 #ifndef SLUICE_BASE_PAGE_POOL_H
 #define SLUICE_BASE_PAGE_POOL_H
@@ -26,6 +27,11 @@ void page_pool_init(struct page_pool *pool);
 void page_pool_fini(struct page_pool *pool);
 /* Adds @pages pages, which are used last. Returns 0 or -ENOMEM. */
 int page_pool_grow(struct page_pool *pool, size_t pages);
+/*
+ * The same with memory of the caller's, page-aligned, which has to be there until the pool has
+ * ended.
+ */
+int page_pool_add(struct page_pool *pool, void *memory, size_t pages);
 
 /* Takes @n pages to @out; so many must be free. */
 static inline void page_pool_take(struct page_pool *pool, void **out, size_t n)

@@ -2,21 +2,19 @@
 #include "blkif/engine.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "blkif/bounce.h"
+#include "blkif/data.h"
 #include "blkif/io.h"
 
 struct blkif_engine {
 	struct poller poller;
 	struct reactor *reactor;
 	struct share *share;
-	struct page_pool pages;
-	size_t reserved;     /* pages reserved for queues, in all */
-	size_t reserve_max;  /* and the most there have been: so many has the pool for that */
-	size_t unfilled;     /* of those reserved, not held now: so many must be free */
+	struct blkif_bounces bounces;
 	struct list starved; /* queues with ios that wait for pages */
 	/* The stages; see engine.h. */
 	struct list fetch;
@@ -29,132 +27,11 @@ struct blkif_engine {
 	struct list push; /* queues with responses that nobody can see yet */
 };
 
-/*
- * Memory of a request
- *
- * Each queue has a reserve that holds its largest request, for which the pool has grown; beyond it
- * queues share what else there is. So a disk whose device hangs can keep the shared pages, and yet
- * the others go on.
- */
-
-static size_t unfilled(const struct blkif_queue *q, size_t held)
-{
-	return held < q->reserve ? q->reserve - held : 0;
-}
-
-static size_t beyond(const struct blkif_queue *q, size_t held)
-{
-	return held > q->reserve ? held - q->reserve : 0;
-}
-
-/*
- * Takes @n pages of the queue's reserve and the shared ones, or none: others' reserves are left,
- * and the guest has no more of the shared ones than it may.
- */
-static bool hold_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
-{
-	size_t reserved = e->unfilled - unfilled(q, q->held) + unfilled(q, q->held + n);
-
-	/* The pool keeps the reserve of queues that have gone, for those that come. */
-	if (e->pages.free < n + reserved + (e->reserve_max - e->reserved))
-		return false;
-	if (!blkif_quota_take(&q->opts.guest->bounce, beyond(q, q->held + n) - beyond(q, q->held)))
-		return false;
-	e->unfilled = reserved;
-	q->held += n;
-	return true;
-}
-
-static void drop_pages(struct blkif_engine *e, struct blkif_queue *q, size_t n)
-{
-	blkif_quota_put(&q->opts.guest->bounce, beyond(q, q->held) - beyond(q, q->held - n));
-	e->unfilled += unfilled(q, q->held - n) - unfilled(q, q->held);
-	q->held -= n;
-}
-
-/* Gives the request all it may need, at once: so no two can wait for each other. */
-static bool acquire_memory(struct blkif_engine *e, struct blkif_io *io)
-{
-	struct blkif_indirect_refs *refs;
-	size_t pages = 0, meta = io->req.indirect ? BLKIF_INDIRECT_META_PAGES : 0;
-
-	/* The length of an indirect one is not known yet, but no segment is longer than a page. */
-	if (io->copy)
-		pages = io->req.indirect
-				? io->req.nr_segments
-				: (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
-	if (!hold_pages(e, io->queue, pages + meta))
-		return false;
-	io->segments = io->direct_segments;
-	io->pages = io->direct_pages;
-	io->iov = io->direct_iov;
-	if (io->req.indirect) {
-		page_pool_take(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
-		io->has_meta = true;
-		refs = io->meta[0];
-		io->segments = refs->segments;
-		io->pages = refs->pages;
-		io->iov = ((struct blkif_indirect_iov *)io->meta[1])->iov;
-	}
-	page_pool_take(&e->pages, io->pages, pages);
-	io->nr_pages = (uint16_t)pages;
-	return true;
-}
-
-static void unmap_data(struct blkif_engine *e, struct blkif_io *io)
-{
-	struct blkif_queue *q = io->queue;
-	uint64_t now_ns;
-
-	if (io->way == BLKIF_MAPPED) {
-		e->share->ops->unmap(e->share, io->pages[0], io->nr_pages);
-		blkif_quota_put(&q->opts.guest->maps, io->nr_pages);
-	} else {
-		now_ns = clock_now_ns();
-		while (io->nr_pages)
-			blkif_maps_put(&q->maps, io->pages[--io->nr_pages], now_ns);
-	}
-	io->way = BLKIF_COPIED;
-	io->nr_pages = 0;
-}
-
-void blkif_engine_release(struct blkif_engine *e, struct blkif_io *io)
+void blkif_engine_release(struct blkif_io *io)
 {
 	if (io->way != BLKIF_COPIED)
-		unmap_data(e, io);
-	if (io->nr_pages) {
-		page_pool_put(&e->pages, io->pages, io->nr_pages);
-		drop_pages(e, io->queue, io->nr_pages);
-		io->nr_pages = 0;
-	}
-	if (io->has_meta) {
-		page_pool_put(&e->pages, io->meta, BLKIF_INDIRECT_META_PAGES);
-		drop_pages(e, io->queue, BLKIF_INDIRECT_META_PAGES);
-		io->has_meta = false;
-	}
-}
-
-int blkif_engine_add_queue(struct blkif_engine *e, struct blkif_queue *q)
-{
-	int rc;
-
-	if (e->reserved + q->reserve > e->reserve_max) {
-		size_t more = e->reserved + q->reserve - e->reserve_max;
-
-		rc = page_pool_grow(&e->pages, more);
-		if (rc)
-			return rc;
-		e->reserve_max += more;
-	}
-	e->reserved += q->reserve;
-	e->unfilled += q->reserve;
-	return 0;
-}
-
-void blkif_engine_remove_queue(struct blkif_engine *e, struct blkif_queue *q)
-{
-	e->reserved -= q->reserve;
-	e->unfilled -= q->reserve;
+		blkif_data_unmap(io);
+	blkif_bounce_put(io);
 }
 
 /* Stages */
@@ -179,124 +56,12 @@ static void bio_done(struct bdev_io *bio)
 	reactor_poller_wake(&e->poller);
 }
 
-/* The request's data as pieces of local memory; pages that follow each other make one piece. */
-static void build_iov(struct blkif_io *io)
-{
-	uint32_t left = io->bytes;
-	int n = 0;
-
-	for (unsigned i = 0; left; i++) {
-		uint32_t len = left < PAGE_POOL_PAGE_SIZE ? left : PAGE_POOL_PAGE_SIZE;
-		struct iovec *last = n ? &io->iov[n - 1] : NULL;
-
-		if (last && (char *)last->iov_base + last->iov_len == io->pages[i])
-			last->iov_len += len;
-		else
-			io->iov[n++] = (struct iovec){.iov_base = io->pages[i], .iov_len = len};
-		left -= len;
-	}
-	io->bio.iov = io->iov;
-	io->bio.iovcnt = n;
-}
-
-/*
- * Mapping
- *
- * A mapped request's data stays where it is: the device is given the guest's own pages. Whatever
- * stands against it (a page that cannot be mapped, pieces that the device does not take, the
- * guest's quota) is no error: the request is copied instead, and then it shows whether its
- * references are good.
- */
-
-/* Whether the device takes the segments as they lie in the guest's pages. */
-static bool can_map(const struct blkif_io *io)
-{
-	const struct bdev_limits *limits = &io->queue->opts.bdev->limits;
-
-	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
-		return false;
-	for (unsigned i = 0; i < io->req.nr_segments; i++)
-		if (io->segments[i].first_sect * BLKIF_SECTOR_SIZE & (limits->mem_align - 1))
-			return false;
-	return true;
-}
-
-static bool map_for_now(struct blkif_engine *e, struct blkif_io *io)
-{
-	struct blkif_queue *q = io->queue;
-	uint32_t refs[BLKIF_MAX_SEGMENTS];
-	unsigned i = 0, nr = io->req.nr_segments;
-	uint64_t now_ns = clock_now_ns();
-
-	if (now_ns < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
-		return false;
-	do /* there is at least one */
-		refs[i] = io->segments[i].gref;
-	while (++i < nr);
-	io->pages[0] = e->share->ops->map(e->share, q->opts.peer, refs, nr,
-					  io->req.kind == BLKIF_KIND_READ);
-	if (!io->pages[0]) {
-		q->map_retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
-		blkif_quota_put(&q->opts.guest->maps, nr);
-		return false;
-	}
-	io->way = BLKIF_MAPPED;
-	io->nr_pages = (uint16_t)nr;
-	return true;
-}
-
-static bool map_to_stay(struct blkif_engine *e, struct blkif_io *io)
-{
-	uint64_t now_ns = clock_now_ns();
-
-	io->way = BLKIF_PERSISTENT;
-	for (unsigned i = 0; i < io->req.nr_segments; i++) {
-		struct blkif_map *map =
-			blkif_maps_get(&io->queue->maps, io->segments[i].gref, now_ns);
-
-		if (!map) {
-			unmap_data(e, io);
-			return false;
-		}
-		io->pages[io->nr_pages++] = map;
-	}
-	return true;
-}
-
-/* Maps the request's pages and makes pieces of its segments; false: it has to be copied. */
-static bool map_data(struct blkif_engine *e, struct blkif_io *io)
-{
-	int n = 0;
-
-	if (!can_map(io))
-		return false;
-	if (io->queue->opts.sharing == BLKIF_SHARE_MAP ? !map_for_now(e, io) : !map_to_stay(e, io))
-		return false;
-	for (unsigned i = 0; i < io->req.nr_segments; i++) {
-		const struct blkif_wire_segment *seg = &io->segments[i];
-		struct iovec *last = n ? &io->iov[n - 1] : NULL;
-		char *page = io->way == BLKIF_MAPPED
-				     ? (char *)io->pages[0] + (size_t)i * BLKIF_PAGE_SIZE
-				     : ((struct blkif_map *)io->pages[i])->addr;
-		char *base = page + seg->first_sect * BLKIF_SECTOR_SIZE;
-		size_t len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE;
-
-		if (last && (char *)last->iov_base + last->iov_len == base)
-			last->iov_len += len;
-		else
-			io->iov[n++] = (struct iovec){.iov_base = base, .iov_len = len};
-	}
-	io->bio.iov = io->iov;
-	io->bio.iovcnt = n;
-	return true;
-}
-
 static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io);
 
 /* From the beginning, with what it needs for that, as if it had just come. */
 static void copy_instead(struct blkif_engine *e, struct blkif_io *io)
 {
-	blkif_engine_release(e, io);
+	blkif_engine_release(io);
 	io->copy = true;
 	take_memory_and_begin(e, io);
 }
@@ -345,13 +110,13 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 		break;
 	default:
 		bio->op = io->req.kind == BLKIF_KIND_READ ? BDEV_READ : BDEV_WRITE;
-		if (!io->copy && !map_data(e, io)) {
+		if (!io->copy && !blkif_data_map(io)) {
 			copy_instead(e, io);
 			return;
 		}
 		if (io->way != BLKIF_COPIED)
 			break;
-		build_iov(io);
+		blkif_data_describe(io);
 		if (bio->op == BDEV_WRITE) {
 			stage(&e->in, io);
 			return;
@@ -383,7 +148,7 @@ static void starve(struct blkif_engine *e, struct blkif_io *io)
 
 static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io)
 {
-	if (list_empty(&io->queue->starved) && acquire_memory(e, io))
+	if (list_empty(&io->queue->starved) && blkif_bounce_take(io))
 		begin(e, io);
 	else
 		starve(e, io);
@@ -425,7 +190,7 @@ static void feed_starved(struct blkif_engine *e)
 		struct blkif_queue *q = list_entry(pos, struct blkif_queue, starved_node);
 		struct blkif_io *io = list_entry(q->starved.next, struct blkif_io, node);
 
-		if (q->paused || !acquire_memory(e, io)) {
+		if (q->paused || !blkif_bounce_take(io)) {
 			list_add_tail(&stuck, &q->starved_node);
 			continue;
 		}
@@ -441,73 +206,6 @@ static void feed_starved(struct blkif_engine *e)
 	 * waits. */
 	list_for_each_safe (pos, next, &e->starved)
 		blkif_queue_look_for_end(list_entry(pos, struct blkif_queue, starved_node));
-}
-
-/* Sharing */
-
-/* A frontend that grants persistently does so with its indirect pages, too. */
-static bool read_indirect_page(struct blkif_io *io, uint16_t len)
-{
-	struct blkif_queue *q = io->queue;
-	uint64_t now_ns = clock_now_ns();
-	struct blkif_map *map;
-
-	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy)
-		return false;
-	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_ns);
-	if (!map)
-		return false;
-	/* Copied once, and judged as a copy. */
-	memcpy(io->segments, map->addr, len);
-	atomic_signal_fence(memory_order_seq_cst);
-	blkif_maps_put(&q->maps, map, now_ns);
-	return true;
-}
-
-static void add_indirect_page(struct blkif_engine *e, struct blkif_io *io)
-{
-	struct share_piece piece = {
-		.peer = io->queue->opts.peer,
-		.ref = io->req.indirect_gref,
-		.len = (uint16_t)(io->req.nr_segments * sizeof(struct blkif_wire_segment)),
-		.local = io->segments,
-		.status = &io->share_status,
-	};
-
-	if (!read_indirect_page(io, piece.len))
-		e->share->ops->copy_in(e->share, &piece);
-}
-
-/* The data of all segments, packed: local memory has no gaps, whatever the guest's pages have. */
-static void add_data(struct blkif_engine *e, struct blkif_io *io,
-		     void (*add)(struct share *s, const struct share_piece *piece))
-{
-	struct share_piece piece = {
-		.peer = io->queue->opts.peer,
-		.status = &io->share_status,
-	};
-	uint32_t done = 0;
-
-	for (unsigned i = 0; i < io->req.nr_segments; i++) {
-		const struct blkif_wire_segment *seg = &io->segments[i];
-		uint32_t left =
-			(uint32_t)(seg->last_sect - seg->first_sect + 1) * BLKIF_SECTOR_SIZE;
-
-		piece.ref = seg->gref;
-		piece.offset = (uint16_t)(seg->first_sect * BLKIF_SECTOR_SIZE);
-		while (left) {
-			uint32_t at = done % PAGE_POOL_PAGE_SIZE;
-			uint32_t len =
-				PAGE_POOL_PAGE_SIZE - at < left ? PAGE_POOL_PAGE_SIZE - at : left;
-
-			piece.local = (char *)io->pages[done / PAGE_POOL_PAGE_SIZE] + at;
-			piece.len = (uint16_t)len;
-			add(e->share, &piece);
-			piece.offset = (uint16_t)(piece.offset + len);
-			done += len;
-			left -= len;
-		}
-	}
 }
 
 static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
@@ -539,11 +237,11 @@ static void share_all(struct blkif_engine *e)
 	if (list_empty(&e->fetch) && list_empty(&e->in) && list_empty(&e->out))
 		return;
 	list_for_each (pos, &e->fetch)
-		add_indirect_page(e, list_entry(pos, struct blkif_io, node));
+		blkif_data_fetch(list_entry(pos, struct blkif_io, node));
 	list_for_each (pos, &e->in)
-		add_data(e, list_entry(pos, struct blkif_io, node), ops->copy_in);
+		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_in);
 	list_for_each (pos, &e->out)
-		add_data(e, list_entry(pos, struct blkif_io, node), ops->copy_out);
+		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_out);
 	ops->flush(e->share);
 
 	list_splice_tail(&fetched, &e->fetch);
@@ -660,7 +358,7 @@ static void answer_all(struct blkif_engine *e)
 		struct blkif_queue *q = io->queue;
 
 		/* First of all: a response says that the guest's pages are its own again. */
-		blkif_engine_release(e, io);
+		blkif_engine_release(io);
 		blkif_queue_answer(q, io, now_ns);
 		if (list_empty(&q->node))
 			list_add_tail(&e->push, &q->node);
@@ -706,8 +404,7 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 
 	if (!e)
 		return -ENOMEM;
-	page_pool_init(&e->pages);
-	rc = page_pool_grow(&e->pages, pages);
+	rc = blkif_bounces_init(&e->bounces, pages);
 	if (rc) {
 		free(e);
 		return rc;
@@ -729,7 +426,7 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 
 void blkif_engine_destroy(struct blkif_engine *e)
 {
-	page_pool_fini(&e->pages);
+	blkif_bounces_fini(&e->bounces);
 	free(e);
 }
 
@@ -746,6 +443,11 @@ void blkif_engine_stop(struct blkif_engine *e)
 struct reactor *blkif_engine_reactor(const struct blkif_engine *e)
 {
 	return e->reactor;
+}
+
+struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e)
+{
+	return &e->bounces;
 }
 
 struct share *blkif_engine_share(const struct blkif_engine *e)

@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 
 #include "base/page_pool.h"
+#include "blkif/bounce.h"
 #include "blkif/engine.h"
 #include "blkif/maps.h"
 #include "blkif/queue.h"
@@ -67,7 +68,8 @@ struct blkif_queue {
 	struct list free; /* of ios */
 	struct list node; /* in the engine's list of rings to push, or empty */
 
-	/* Bounce pages: what it holds, and what it can always have. */
+	/* Bounce pages: where from, what it holds, and what it can always have. */
+	struct blkif_bounce *bounce;
 	size_t held;
 	size_t reserve;
 	struct list starved; /* ios that wait for pages */
@@ -111,19 +113,16 @@ struct blkif_queue {
 	struct blkif_io ios[]; /* one a slot, as the ledger */
 };
 
-/* Engine: reserves the queue's pages, and gives them back. Returns 0 or -ENOMEM. */
-int blkif_engine_add_queue(struct blkif_engine *e, struct blkif_queue *q);
-void blkif_engine_remove_queue(struct blkif_engine *e, struct blkif_queue *q);
-
 /* Engine: takes on an io that was decoded; io->status says whether it is to be served or refused.
  */
 void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
 /* Engine: gives an io that was parked to the device again, or (@fail) answers it with an error. */
 void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail);
 /* Engine: takes the memory and mappings of an io back. */
-void blkif_engine_release(struct blkif_engine *e, struct blkif_io *io);
+void blkif_engine_release(struct blkif_io *io);
 /* Engine: looks again at requests that wait for memory. */
 void blkif_engine_wake(struct blkif_engine *e);
+struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e);
 struct share *blkif_engine_share(const struct blkif_engine *e);
 
 /*

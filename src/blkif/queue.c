@@ -261,7 +261,7 @@ void blkif_queue_destroy(struct blkif_queue *q)
 int blkif_queue_start(struct blkif_queue *q)
 {
 	struct reactor *r = blkif_engine_reactor(q->opts.engine);
-	int rc = blkif_engine_add_queue(q->opts.engine, q);
+	int rc = blkif_bounce_join(blkif_engine_bounces(q->opts.engine), q);
 
 	if (rc)
 		return rc;
@@ -279,7 +279,7 @@ no_channel:
 	if (q->opts.sharing == BLKIF_SHARE_PERSISTENT)
 		blkif_maps_fini(&q->maps);
 no_maps:
-	blkif_engine_remove_queue(q->opts.engine, q);
+	blkif_bounce_leave(q);
 	return rc;
 }
 
@@ -297,7 +297,7 @@ static void finish_stop(struct blkif_queue *q)
 	bdev_channel_close(q->channel);
 	if (q->opts.sharing == BLKIF_SHARE_PERSISTENT)
 		blkif_maps_fini(&q->maps);
-	blkif_engine_remove_queue(q->opts.engine, q);
+	blkif_bounce_leave(q);
 	q->stopped = NULL;
 	stopped(q->stopped_arg);
 }
@@ -325,7 +325,7 @@ static void give_back(struct blkif_queue *q)
 	uint32_t n = 0;
 
 	while ((pos = list_pop(&q->parked))) {
-		blkif_engine_release(q->opts.engine, list_entry(pos, struct blkif_io, node));
+		blkif_engine_release(list_entry(pos, struct blkif_io, node));
 		list_add_tail(&back, pos);
 	}
 	q->nr_parked = 0;

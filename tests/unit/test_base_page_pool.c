@@ -124,6 +124,27 @@ static void pages_added_later_come_last(void **state)
 	page_pool_put(&pool, pages, 108);
 }
 
+/* Memory that was given is used as any other, and still the giver's when the pool has ended. */
+static void given_memory_stays_the_givers(void **state)
+{
+	char *given = aligned_alloc(PAGE, 8 * PAGE);
+
+	assert_non_null(given);
+	assert_int_equal(page_pool_grow(&pool, 4), 0);
+	assert_int_equal(page_pool_add(&pool, given, 8), 0);
+	assert_int_equal(pool.pages, 12);
+	page_pool_take(&pool, pages, 12);
+	for (unsigned i = 0; i < 8; i++)
+		assert_ptr_equal(pages[4 + i], given + (size_t)i * PAGE);
+	memset(given, 'g', 8 * PAGE);
+	page_pool_put(&pool, pages, 12);
+	page_pool_fini(&pool);
+	page_pool_init(&pool);
+	assert_int_equal(given[0], 'g');
+	assert_int_equal(given[8 * PAGE - 1], 'g');
+	free(given);
+}
+
 /* Takes, puts and grows at random: at each moment all pages are either out or here, once. */
 static void nothing_is_lost(void **state)
 {
@@ -214,6 +235,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(warm_pages_come_first_and_in_their_order, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(pages_added_later_come_last, setup, teardown),
+		cmocka_unit_test_setup_teardown(given_memory_stays_the_givers, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(growing_in_vain_changes_nothing, setup, teardown),
 	};

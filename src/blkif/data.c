@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "blkif/data.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "blkif/io.h"
+
+static struct share *share_of(const struct blkif_io *io)
+{
+	return blkif_engine_share(io->queue->opts.engine);
+}
+
+/* Copying */
+
+/* A frontend that grants persistently does so with its indirect pages, too. */
+static bool read_indirect_page(struct blkif_io *io, uint16_t len)
+{
+	struct blkif_queue *q = io->queue;
+	uint64_t now_ns = clock_now_ns();
+	struct blkif_map *map;
+
+	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy)
+		return false;
+	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_ns);
+	if (!map)
+		return false;
+	/* Copied once, and judged as a copy. */
+	memcpy(io->segments, map->addr, len);
+	atomic_signal_fence(memory_order_seq_cst);
+	blkif_maps_put(&q->maps, map, now_ns);
+	return true;
+}
+
+void blkif_data_fetch(struct blkif_io *io)
+{
+	struct share_piece piece = {
+		.peer = io->queue->opts.peer,
+		.ref = io->req.indirect_gref,
+		.len = (uint16_t)(io->req.nr_segments * sizeof(struct blkif_wire_segment)),
+		.local = io->segments,
+		.status = &io->share_status,
+	};
+	struct share *share = share_of(io);
+
+	if (!read_indirect_page(io, piece.len))
+		share->ops->copy_in(share, &piece);
+}
+
+void blkif_data_copy(struct blkif_io *io,
+		     void (*add)(struct share *s, const struct share_piece *piece))
+{
+	struct share_piece piece = {
+		.peer = io->queue->opts.peer,
+		.status = &io->share_status,
+	};
+	struct share *share = share_of(io);
+	uint32_t done = 0;
+
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+		uint32_t left =
+			(uint32_t)(seg->last_sect - seg->first_sect + 1) * BLKIF_SECTOR_SIZE;
+
+		piece.ref = seg->gref;
+		piece.offset = (uint16_t)(seg->first_sect * BLKIF_SECTOR_SIZE);
+		while (left) {
+			uint32_t at = done % PAGE_POOL_PAGE_SIZE;
+			uint32_t len =
+				PAGE_POOL_PAGE_SIZE - at < left ? PAGE_POOL_PAGE_SIZE - at : left;
+
+			piece.local = (char *)io->pages[done / PAGE_POOL_PAGE_SIZE] + at;
+			piece.len = (uint16_t)len;
+			add(share, &piece);
+			piece.offset = (uint16_t)(piece.offset + len);
+			done += len;
+			left -= len;
+		}
+	}
+}
+
+/* Pages that follow each other make one piece. */
+void blkif_data_describe(struct blkif_io *io)
+{
+	uint32_t left = io->bytes;
+	int n = 0;
+
+	for (unsigned i = 0; left; i++) {
+		uint32_t len = left < PAGE_POOL_PAGE_SIZE ? left : PAGE_POOL_PAGE_SIZE;
+		struct iovec *last = n ? &io->iov[n - 1] : NULL;
+
+		if (last && (char *)last->iov_base + last->iov_len == io->pages[i])
+			last->iov_len += len;
+		else
+			io->iov[n++] = (struct iovec){.iov_base = io->pages[i], .iov_len = len};
+		left -= len;
+	}
+	io->bio.iov = io->iov;
+	io->bio.iovcnt = n;
+}
+
+/* Mapping */
+
+/* Whether the device takes the segments as they lie in the guest's pages. */
+static bool can_map(const struct blkif_io *io)
+{
+	const struct bdev_limits *limits = &io->queue->opts.bdev->limits;
+
+	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
+		return false;
+	for (unsigned i = 0; i < io->req.nr_segments; i++)
+		if (io->segments[i].first_sect * BLKIF_SECTOR_SIZE & (limits->mem_align - 1))
+			return false;
+	return true;
+}
+
+static bool map_for_now(struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+	uint32_t refs[BLKIF_MAX_SEGMENTS];
+	unsigned i = 0, nr = io->req.nr_segments;
+	struct share *share = share_of(io);
+	uint64_t now_ns = clock_now_ns();
+
+	if (now_ns < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
+		return false;
+	do /* there is at least one */
+		refs[i] = io->segments[i].gref;
+	while (++i < nr);
+	io->pages[0] =
+		share->ops->map(share, q->opts.peer, refs, nr, io->req.kind == BLKIF_KIND_READ);
+	if (!io->pages[0]) {
+		q->map_retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
+		blkif_quota_put(&q->opts.guest->maps, nr);
+		return false;
+	}
+	io->way = BLKIF_MAPPED;
+	io->nr_pages = (uint16_t)nr;
+	return true;
+}
+
+static bool map_to_stay(struct blkif_io *io)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	io->way = BLKIF_PERSISTENT;
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		struct blkif_map *map =
+			blkif_maps_get(&io->queue->maps, io->segments[i].gref, now_ns);
+
+		if (!map) {
+			blkif_data_unmap(io);
+			return false;
+		}
+		io->pages[io->nr_pages++] = map;
+	}
+	return true;
+}
+
+bool blkif_data_map(struct blkif_io *io)
+{
+	int n = 0;
+
+	if (!can_map(io))
+		return false;
+	if (io->queue->opts.sharing == BLKIF_SHARE_MAP ? !map_for_now(io) : !map_to_stay(io))
+		return false;
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+		struct iovec *last = n ? &io->iov[n - 1] : NULL;
+		char *page = io->way == BLKIF_MAPPED
+				     ? (char *)io->pages[0] + (size_t)i * BLKIF_PAGE_SIZE
+				     : ((struct blkif_map *)io->pages[i])->addr;
+		char *base = page + seg->first_sect * BLKIF_SECTOR_SIZE;
+		size_t len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE;
+
+		if (last && (char *)last->iov_base + last->iov_len == base)
+			last->iov_len += len;
+		else
+			io->iov[n++] = (struct iovec){.iov_base = base, .iov_len = len};
+	}
+	io->bio.iov = io->iov;
+	io->bio.iovcnt = n;
+	return true;
+}
+
+void blkif_data_unmap(struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+	struct share *share = share_of(io);
+	uint64_t now_ns;
+
+	if (io->way == BLKIF_MAPPED) {
+		share->ops->unmap(share, io->pages[0], io->nr_pages);
+		blkif_quota_put(&q->opts.guest->maps, io->nr_pages);
+	} else {
+		now_ns = clock_now_ns();
+		while (io->nr_pages)
+			blkif_maps_put(&q->maps, io->pages[--io->nr_pages], now_ns);
+	}
+	io->way = BLKIF_COPIED;
+	io->nr_pages = 0;
+}
