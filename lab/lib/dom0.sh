@@ -25,6 +25,12 @@ story() { # TEXT...: a result worth showing
 	mark story "$*"
 }
 
+# Pulls a drive that sits behind a port, from outside.
+pull_drive() { # SERIAL
+	echo "+ the drive $1 is pulled"
+	mark pull "$1"
+}
+
 # Saves all logs on the log disk, says how it ended, and powers the machine off.  The last mark
 # comes twice, because Xen's own messages may break into one.
 finish() { # pass|fail TEXT...
@@ -117,11 +123,21 @@ json() { # KEY, reads standard input
 	sed -n "s/.*\"$1\":\([0-9.]*\).*/\1/p"
 }
 
-# The block device of the NVMe drive with a serial number.
-drive() { # SERIAL
+# The block device of the NVMe drive with a serial number, as long as the kernel drives it.
+drive() { # SERIAL [NAMESPACE]
 	for drive_sys in /sys/block/nvme*; do
-		if [ "$(tr -d ' ' <"$drive_sys/device/serial")" = "$1" ]; then
+		if [ "$(tr -d ' ' 2>/dev/null <"$drive_sys/device/serial")" = "$1" ] &&
+			[ "$(cat "$drive_sys/nsid" 2>/dev/null)" = "${2:-1}" ]; then
 			echo "/dev/${drive_sys##*/}"
+		fi
+	done
+}
+
+# The PCI address of the same, as long as the kernel drives it.
+drive_address() { # SERIAL
+	for drive_sys in /sys/class/nvme/nvme*; do
+		if [ "$(tr -d ' ' <"$drive_sys/serial")" = "$1" ]; then
+			cat "$drive_sys/address"
 		fi
 	done
 }

@@ -2,7 +2,7 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # from and for lib/dom0.sh
 # about: two guests at full depth get equal shares of a slow drive, and a limit on one is the other's gain
 # timeout: 180
-# iops: 300
+# drive: data size=1G iops=300
 
 # The drive is slow, so that it is what the guests compete for: two guests that want a processor
 # would share that, and Xen's scheduler would be measured.  What each gets is what sluiced counts.
