@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The library writes a line to stderr whenever a call fails.  Some of ours fail because of what a
+ * The libraries write a line to stderr whenever a call fails.  Some of ours fail because of what a
  * guest has sent, as often as it likes, and each caller has its own way to say so: hence a logger
- * that keeps the library quiet.
+ * that keeps the libraries quiet.
  */
 #include "grant/library.h"
 
@@ -22,7 +22,7 @@ static void take_message(struct xentoollog_logger *logger, xentoollog_level leve
 	char text[256];
 
 	vsnprintf(text, sizeof(text), format, ap);
-	log_debug("libxengnttab: %s", text);
+	log_debug("%s: %s", context ? context : "Xen's library", text);
 }
 
 static void ignore_progress(struct xentoollog_logger *logger, const char *context,
@@ -44,4 +44,9 @@ static xentoollog_logger logger = {
 xengnttab_handle *grant_library_open(void)
 {
 	return xengnttab_open(&logger, 0);
+}
+
+struct xentoollog_logger *grant_library_get_logger(void)
+{
+	return &logger;
 }

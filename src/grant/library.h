@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* How src/grant and src/xen open libxengnttab: its own complaints go to our log, for debugging. */
+/* How Sluice opens Xen's libraries: their own complaints go to our log, for debugging. */
 #ifndef SLUICE_GRANT_LIBRARY_H
 #define SLUICE_GRANT_LIBRARY_H
 
@@ -7,5 +7,8 @@
 
 /* As xengnttab_open(). NULL with errno. */
 xengnttab_handle *grant_library_open(void);
+
+/* For those who open another of the libraries. */
+struct xentoollog_logger *grant_library_get_logger(void);
 
 #endif
