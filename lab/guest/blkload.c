@@ -19,6 +19,10 @@
  * Requests in flight never overlap: what a read returns beside an unfinished write is nobody's
  * promise.  The table of generations can be saved and loaded, so that the next life of a guest can
  * hold the disk to what the last one was told.
+ *
+ * Without verification it measures, also with several jobs at a time.  A job is a process: it has
+ * its own ring and its own part of the region, and counts into a record that is shared with the
+ * first, which adds them up.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,7 +37,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -43,12 +49,14 @@
 #define WORDS           (SECTOR / 8)
 #define MAX_BLOCK       (4u << 20)
 #define MAX_DEPTH       1024u
+#define MAX_JOBS        64u
 #define MAX_SECTORS     (1u << 28)
 #define STAMP_MAGIC     0x6c62706d61747331u
 #define TABLE_MAGIC     0x6c62656c62617431u
 #define SWEEP           256u /* sectors a request, at least, where the whole region is gone through */
 #define MAX_COMPLAINTS  10u
 #define BUCKETS_PER_LOG 32u
+#define BUCKETS         (64 * BUCKETS_PER_LOG)
 
 /* What a sector written by blkload holds. */
 struct stamp {
@@ -97,6 +105,15 @@ struct counts {
 	uint64_t sectors[OP_KINDS];
 };
 
+/* What came of a run, or of a job's part in it. */
+struct outcome {
+	struct counts counts[PHASES];
+	uint64_t checked, bad, failed;
+	uint64_t latencies, latency_sum, latency_max;
+	double load_seconds;
+	uint64_t histogram[BUCKETS];
+};
+
 struct load {
 	/* what was asked for */
 	const char *device;
@@ -105,7 +122,8 @@ struct load {
 	uint32_t block_min, block_max; /* sectors */
 	unsigned read_percent;
 	bool sequential;
-	unsigned depth, batch;
+	unsigned depth, batch, submit;
+	unsigned jobs;
 	unsigned seconds;
 	uint64_t max_requests;
 	uint64_t flush_every;
@@ -128,19 +146,19 @@ struct load {
 	uint64_t writes_since_flush;
 	uint64_t issued;
 
-	/* what came of it */
-	struct counts counts[PHASES];
-	uint64_t checked, bad, failed;
-	uint64_t *histogram, latencies, latency_sum, latency_max;
-	double load_seconds;
+	struct outcome *out;
 };
 
 static volatile sig_atomic_t stopped;
+/* The processes that a signal to the first one is passed on to. */
+static pid_t jobs[MAX_JOBS];
+static volatile sig_atomic_t jobs_started;
 
 static void on_signal(int number)
 {
-	(void)number;
 	stopped = 1;
+	for (int i = 0; i < jobs_started; i++)
+		kill(jobs[i], number);
 }
 
 static uint64_t now_ns(void)
@@ -198,7 +216,7 @@ static bool is_zero(const struct stamp *stamp)
 /* Says on standard error what is wrong with a sector, for the first few of them. */
 static void complain(struct load *l, const struct stamp *found, uint64_t sector, uint32_t expected)
 {
-	if (l->bad > MAX_COMPLAINTS)
+	if (l->out->bad > MAX_COMPLAINTS)
 		return;
 	fprintf(stderr, "blkload: %s sector %" PRIu64 " should hold write %" PRIu32 ": ", l->device,
 		l->first + sector, expected);
@@ -225,12 +243,12 @@ static void check_sector(struct load *l, const struct stamp *found, uint64_t sec
 
 	if (!expected)
 		return;
-	l->checked++;
+	l->out->checked++;
 	if (found->magic == STAMP_MAGIC && found->seed == l->seed &&
 	    found->sector == l->first + sector && found->generation == expected &&
 	    found->checksum == stamp_checksum(found))
 		return;
-	l->bad++;
+	l->out->bad++;
 	complain(l, found, sector, expected);
 }
 
@@ -256,11 +274,11 @@ static uint64_t bucket_end(unsigned bucket)
 
 static double percentile_us(const struct load *l, double percent)
 {
-	uint64_t wanted = (uint64_t)((double)l->latencies * percent / 100.0), seen = 0;
+	uint64_t wanted = (uint64_t)((double)l->out->latencies * percent / 100.0), seen = 0;
 
-	for (unsigned i = 0; i < 64 * BUCKETS_PER_LOG; i++) {
-		seen += l->histogram[i];
-		if (seen > wanted || (seen && seen == l->latencies))
+	for (unsigned i = 0; i < BUCKETS; i++) {
+		seen += l->out->histogram[i];
+		if (seen > wanted || (seen && seen == l->out->latencies))
 			return (double)bucket_end(i) / 1000.0;
 	}
 	return 0;
@@ -328,6 +346,14 @@ static bool choose(struct load *l, enum phase phase, struct slot *slot)
 	return false;
 }
 
+/* Hands over what is ready. Returns 0 or a negative errno. */
+static int submit(struct load *l, unsigned wait)
+{
+	int rc = wait ? io_uring_submit_and_wait(&l->ring, wait) : io_uring_submit(&l->ring);
+
+	return rc < 0 && rc != -EINTR ? rc : 0;
+}
+
 static bool issue(struct load *l, enum phase phase)
 {
 	struct io_uring_sqe *sqe;
@@ -371,16 +397,16 @@ static void finish(struct load *l, enum phase phase, struct slot *slot, int resu
 	bool good = result == (int)(slot->sectors * SECTOR);
 	uint64_t took = now_ns() - slot->started;
 
-	l->counts[phase].requests[slot->op]++;
-	l->counts[phase].sectors[slot->op] += slot->sectors;
+	l->out->counts[phase].requests[slot->op]++;
+	l->out->counts[phase].sectors[slot->op] += slot->sectors;
 	if (phase == PHASE_LOAD) {
-		l->histogram[bucket_of(took)]++;
-		l->latencies++;
-		l->latency_sum += took;
-		if (took > l->latency_max)
-			l->latency_max = took;
+		l->out->histogram[bucket_of(took)]++;
+		l->out->latencies++;
+		l->out->latency_sum += took;
+		if (took > l->out->latency_max)
+			l->out->latency_max = took;
 	}
-	if (!good && l->failed++ < MAX_COMPLAINTS)
+	if (!good && l->out->failed++ < MAX_COMPLAINTS)
 		fprintf(stderr, "blkload: %s %s of %" PRIu32 " sectors at %" PRIu64 ": %s\n",
 			l->device, (const char *[]){"read", "write", "flush"}[slot->op],
 			slot->sectors, l->first + slot->sector,
@@ -417,15 +443,18 @@ static int run_phase(struct load *l, enum phase phase)
 	for (;;) {
 		struct io_uring_cqe *cqe;
 		unsigned flying, head, reaped = 0;
-		int rc;
+		int rc = 0;
 
-		while (!is_over(l, phase, deadline) && issue(l, phase))
-			;
+		while (!rc && !is_over(l, phase, deadline) && issue(l, phase)) {
+			if (l->submit && io_uring_sq_ready(&l->ring) >= l->submit)
+				rc = submit(l, 0);
+		}
 		flying = l->depth - l->idles;
 		if (!flying)
 			break;
-		rc = io_uring_submit_and_wait(&l->ring, flying < l->batch ? flying : l->batch);
-		if (rc < 0 && rc != -EINTR)
+		if (!rc)
+			rc = submit(l, flying < l->batch ? flying : l->batch);
+		if (rc < 0)
 			return rc;
 		io_uring_for_each_cqe(&l->ring, head, cqe)
 		{
@@ -436,12 +465,12 @@ static int run_phase(struct load *l, enum phase phase)
 		if (l->progress && now_ns() >= next_progress) {
 			next_progress = now_ns() + l->progress * 1000000000ull;
 			printf("blkload: %" PRIu64 " requests, %" PRIu64 " errors\n", l->issued,
-			       l->bad + l->failed);
+			       l->out->bad + l->out->failed);
 			fflush(stdout);
 		}
 	}
 	if (phase == PHASE_LOAD)
-		l->load_seconds = (double)(now_ns() - start) / 1e9;
+		l->out->load_seconds = (double)(now_ns() - start) / 1e9;
 	return 0;
 }
 
@@ -519,30 +548,31 @@ static int load_table(struct load *l)
 
 static void print_result(const struct load *l)
 {
-	const struct counts *load = &l->counts[PHASE_LOAD];
+	const struct counts *load = &l->out->counts[PHASE_LOAD];
 	uint64_t requests = 0, sectors = 0, total_requests = 0, total_sectors = 0;
 
 	for (unsigned op = 0; op < OP_KINDS; op++) {
 		requests += load->requests[op];
 		sectors += load->sectors[op];
 		for (unsigned phase = 0; phase < PHASES; phase++) {
-			total_requests += l->counts[phase].requests[op];
-			total_sectors += l->counts[phase].sectors[op];
+			total_requests += l->out->counts[phase].requests[op];
+			total_sectors += l->out->counts[phase].sectors[op];
 		}
 	}
 	printf("{\"requests\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"seconds\":%.3f,\"iops\":%.0f,"
 	       "\"avg_us\":%.0f,\"p50_us\":%.0f,\"p99_us\":%.0f,\"max_us\":%.0f,",
-	       requests, sectors * SECTOR, l->load_seconds,
-	       l->load_seconds > 0 ? (double)requests / l->load_seconds : 0,
-	       l->latencies ? (double)l->latency_sum / (double)l->latencies / 1000.0 : 0,
-	       percentile_us(l, 50), percentile_us(l, 99), (double)l->latency_max / 1000.0);
+	       requests, sectors * SECTOR, l->out->load_seconds,
+	       l->out->load_seconds > 0 ? (double)requests / l->out->load_seconds : 0,
+	       l->out->latencies ? (double)l->out->latency_sum / (double)l->out->latencies / 1000.0
+				 : 0,
+	       percentile_us(l, 50), percentile_us(l, 99), (double)l->out->latency_max / 1000.0);
 	printf("\"reads\":%" PRIu64 ",\"writes\":%" PRIu64 ",\"flushes\":%" PRIu64
 	       ",\"total_requests\":%" PRIu64 ",\"total_bytes\":%" PRIu64
 	       ",\"checked_sectors\":%" PRIu64 ",\"bad_sectors\":%" PRIu64
 	       ",\"failed_requests\":%" PRIu64 ",\"errors\":%" PRIu64 "}\n",
 	       load->requests[OP_READ], load->requests[OP_WRITE], load->requests[OP_FLUSH],
-	       total_requests, total_sectors * SECTOR, l->checked, l->bad, l->failed,
-	       l->bad + l->failed);
+	       total_requests, total_sectors * SECTOR, l->out->checked, l->out->bad, l->out->failed,
+	       l->out->bad + l->out->failed);
 }
 
 static const char usage[] =
@@ -554,6 +584,9 @@ static const char usage[] =
 	"  --sequential         in order, not at random\n"
 	"  --depth N            requests in flight (default 16)\n"
 	"  --batch N            completions to wait for at a time (default 1)\n"
+	"  --submit N           requests to hand over at a time, at most (default: what is ready)\n"
+	"  --jobs N             processes, each with a part of the region and this depth (default "
+	"1)\n"
 	"  --seconds N          how long (default: until --requests, or SIGTERM)\n"
 	"  --requests N         how many\n"
 	"  --flush N            a flush after every N writes (default: none)\n"
@@ -637,23 +670,14 @@ static void parse_block(struct load *l, const char *text)
 
 static void parse_options(struct load *l, int argc, char **argv)
 {
-	static const struct option options[] = {{"offset", 1, NULL, 'o'},
-						{"length", 1, NULL, 'l'},
-						{"block", 1, NULL, 'b'},
-						{"read", 1, NULL, 'r'},
-						{"sequential", 0, NULL, 's'},
-						{"depth", 1, NULL, 'd'},
-						{"batch", 1, NULL, 'B'},
-						{"seconds", 1, NULL, 't'},
-						{"requests", 1, NULL, 'n'},
-						{"flush", 1, NULL, 'f'},
-						{"seed", 1, NULL, 'S'},
-						{"verify", 0, NULL, 'v'},
-						{"load", 1, NULL, 'L'},
-						{"save", 1, NULL, 'W'},
-						{"progress", 1, NULL, 'p'},
-						{"help", 0, NULL, 'h'},
-						{NULL, 0, NULL, 0}};
+	static const struct option options[] = {
+		{"offset", 1, NULL, 'o'},  {"length", 1, NULL, 'l'},     {"block", 1, NULL, 'b'},
+		{"read", 1, NULL, 'r'},    {"sequential", 0, NULL, 's'}, {"depth", 1, NULL, 'd'},
+		{"batch", 1, NULL, 'B'},   {"submit", 1, NULL, 'u'},     {"jobs", 1, NULL, 'j'},
+		{"seconds", 1, NULL, 't'}, {"requests", 1, NULL, 'n'},   {"flush", 1, NULL, 'f'},
+		{"seed", 1, NULL, 'S'},    {"verify", 0, NULL, 'v'},     {"load", 1, NULL, 'L'},
+		{"save", 1, NULL, 'W'},    {"progress", 1, NULL, 'p'},   {"help", 0, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	int option, index;
 	char *end;
 
@@ -681,6 +705,12 @@ static void parse_options(struct load *l, int argc, char **argv)
 			break;
 		case 'B':
 			l->batch = (unsigned)parse_whole(name, optarg, MAX_DEPTH);
+			break;
+		case 'u':
+			l->submit = (unsigned)parse_whole(name, optarg, MAX_DEPTH);
+			break;
+		case 'j':
+			l->jobs = (unsigned)parse_whole(name, optarg, MAX_JOBS);
 			break;
 		case 't':
 			l->seconds = (unsigned)parse_whole(name, optarg, 1000000);
@@ -719,8 +749,10 @@ static void parse_options(struct load *l, int argc, char **argv)
 		exit(2);
 	}
 	l->device = argv[optind];
-	if (!l->depth || !l->batch)
-		refuse("--depth and --batch must be at least 1");
+	if (!l->depth || !l->batch || !l->jobs)
+		refuse("--depth, --batch and --jobs must be at least 1");
+	if (l->jobs > 1 && (l->verify || l->progress))
+		refuse("--verify and --progress are for one job");
 	if ((l->load_file || l->save_file) && !l->verify)
 		refuse("--load and --save need --verify");
 }
@@ -752,8 +784,9 @@ static void open_device(struct load *l)
 	    l->block_max % l->grain)
 		refuse("%s has blocks of %d bytes: region and --block must be multiples", l->device,
 		       block);
+	l->sectors = l->sectors / l->jobs / l->grain * l->grain;
 	if (l->block_max > l->sectors)
-		refuse("--block is larger than the region of %" PRIu64 " bytes",
+		refuse("--block is larger than a job's region of %" PRIu64 " bytes",
 		       l->sectors * SECTOR);
 }
 
@@ -777,7 +810,6 @@ static void prepare(struct load *l)
 	l->idle = allocate(l->depth, sizeof(*l->idle));
 	l->expected = allocate(l->sectors, sizeof(*l->expected));
 	l->busy = allocate(l->sectors, 1);
-	l->histogram = allocate(64 * BUCKETS_PER_LOG, sizeof(*l->histogram));
 	l->random = l->seed;
 	for (unsigned i = 0; i < l->depth; i++) {
 		if (posix_memalign((void **)&l->slots[i].buffer, 4096, block))
@@ -787,35 +819,109 @@ static void prepare(struct load *l)
 	}
 }
 
+/* All of a job. Returns 0, or a negative errno. */
+static int run(struct load *l)
+{
+	int rc = 0;
+
+	prepare(l);
+	if (l->load_file) {
+		rc = load_table(l);
+		if (rc == -EBADMSG)
+			refuse("--load %s: holds no table of this region", l->load_file);
+		if (rc < 0)
+			refuse("--load %s: %s", l->load_file, strerror(-rc));
+	} else if (l->verify) {
+		rc = run_phase(l, PHASE_FILL);
+	}
+	if (!rc)
+		rc = run_phase(l, PHASE_LOAD);
+	if (!rc && l->verify)
+		rc = run_phase(l, PHASE_CHECK);
+	return rc;
+}
+
+static void add_outcome(struct outcome *sum, const struct outcome *job)
+{
+	const struct counts *load = &job->counts[PHASE_LOAD];
+
+	for (unsigned op = 0; op < OP_KINDS; op++) {
+		sum->counts[PHASE_LOAD].requests[op] += load->requests[op];
+		sum->counts[PHASE_LOAD].sectors[op] += load->sectors[op];
+	}
+	sum->failed += job->failed;
+	sum->latencies += job->latencies;
+	sum->latency_sum += job->latency_sum;
+	if (job->latency_max > sum->latency_max)
+		sum->latency_max = job->latency_max;
+	if (job->load_seconds > sum->load_seconds)
+		sum->load_seconds = job->load_seconds;
+	for (unsigned i = 0; i < BUCKETS; i++)
+		sum->histogram[i] += job->histogram[i];
+}
+
+/* Waits for a job. Returns false if it has failed. */
+static bool await_job(pid_t job)
+{
+	int status;
+
+	while (waitpid(job, &status, 0) < 0) {
+		if (errno != EINTR)
+			return false;
+	}
+	return WIFEXITED(status) && !WEXITSTATUS(status);
+}
+
+/* Runs the jobs, each in a process. Returns 0 or a negative errno. */
+static int run_jobs(struct load *l)
+{
+	struct outcome *outcomes = mmap(NULL, l->jobs * sizeof(*outcomes), PROT_READ | PROT_WRITE,
+					MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int rc = 0;
+
+	if (outcomes == MAP_FAILED)
+		return -errno;
+	for (unsigned i = 0; i < l->jobs; i++) {
+		jobs[i] = fork();
+		if (jobs[i] < 0)
+			refuse("fork: %s", strerror(errno));
+		if (jobs[i]) {
+			jobs_started++;
+			continue;
+		}
+		jobs_started = 0;
+		l->out = &outcomes[i];
+		l->first += i * l->sectors;
+		l->seed += i;
+		_exit(run(l) < 0);
+	}
+	for (unsigned i = 0; i < l->jobs; i++) {
+		if (!await_job(jobs[i]))
+			rc = -EIO;
+		add_outcome(l->out, &outcomes[i]);
+	}
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
+	static struct outcome outcome;
 	struct load l = {.block_min = 8,
 			 .block_max = 8,
 			 .read_percent = 50,
 			 .depth = 16,
 			 .batch = 1,
-			 .seed = 1};
+			 .jobs = 1,
+			 .seed = 1,
+			 .out = &outcome};
 	struct sigaction action = {.sa_handler = on_signal};
-	int rc = 0;
+	int rc;
 
 	parse_options(&l, argc, argv);
 	open_device(&l);
-	prepare(&l);
 	sigaction(SIGTERM, &action, NULL);
 	sigaction(SIGINT, &action, NULL);
-	if (l.load_file) {
-		rc = load_table(&l);
-		if (rc == -EBADMSG)
-			refuse("--load %s: holds no table of this region", l.load_file);
-		if (rc < 0)
-			refuse("--load %s: %s", l.load_file, strerror(-rc));
-	} else if (l.verify) {
-		rc = run_phase(&l, PHASE_FILL);
-	}
-	if (!rc)
-		rc = run_phase(&l, PHASE_LOAD);
-	if (!rc && l.verify)
-		rc = run_phase(&l, PHASE_CHECK);
+	rc = l.jobs > 1 ? run_jobs(&l) : run(&l);
 	if (rc < 0)
 		refuse("%s: %s", l.device, strerror(-rc));
 	if (l.save_file) {
@@ -824,5 +930,5 @@ int main(int argc, char **argv)
 			refuse("--save %s: %s", l.save_file, strerror(-rc));
 	}
 	print_result(&l);
-	return l.bad || l.failed;
+	return outcome.bad || outcome.failed;
 }
