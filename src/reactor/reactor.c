@@ -36,6 +36,7 @@ struct reactor {
 	struct helper_pool *helpers;
 
 	uint64_t now_ns;
+	bool worked_last;   /* since now_ns a round has found work */
 	struct list busy;   /* pollers */
 	struct list *next;  /* of busy: the one that poll_all() comes to next */
 	struct list armed;  /* pollers */
@@ -55,6 +56,7 @@ struct reactor {
 	/* Written by this thread alone, read by others for statistics. */
 	atomic_uint_fast64_t passes;
 	atomic_uint_fast64_t worked;
+	atomic_uint_fast64_t busy_ns;
 	atomic_uint_fast64_t sleeps;
 	atomic_uint_fast64_t msgs;
 	atomic_uint busy_pollers;
@@ -359,7 +361,19 @@ static bool poll_all(struct reactor *r)
 	count(&r->passes, 1);
 	if (worked)
 		count(&r->worked, 1);
+	r->worked_last = worked;
 	return worked;
+}
+
+/* A round's end is the next one's beginning: one look at the clock does for both. */
+static void read_clock(struct reactor *r)
+{
+	uint64_t now = clock_now_ns();
+
+	if (r->worked_last)
+		count(&r->busy_ns, now - r->now_ns);
+	r->worked_last = false;
+	r->now_ns = now;
 }
 
 static void sleep_until_event(struct reactor *r)
@@ -373,7 +387,7 @@ static void sleep_until_event(struct reactor *r)
 		check_descriptors(r, next_timeout_ms(r));
 	}
 	atomic_store_explicit(&r->sleeping, false, memory_order_relaxed);
-	r->now_ns = clock_now_ns();
+	read_clock(r);
 }
 
 void reactor_run(struct reactor *r)
@@ -385,11 +399,13 @@ void reactor_run(struct reactor *r)
 		if (!run_messages(r) && atomic_load_explicit(&r->stopping, memory_order_relaxed))
 			break;
 		if (list_empty(&r->busy)) {
+			if (r->worked_last)
+				read_clock(r);
 			sleep_until_event(r);
 			fire_timers(r);
 			continue;
 		}
-		r->now_ns = clock_now_ns();
+		read_clock(r);
 		poll_all(r);
 		if (++passes % PASSES_PER_CHECK == 0 || r->now_ns - checked_ns > CHECK_AFTER_NS) {
 			checked_ns = r->now_ns;
@@ -403,7 +419,7 @@ bool reactor_step(struct reactor *r)
 {
 	bool did = run_messages(r);
 
-	r->now_ns = clock_now_ns();
+	read_clock(r);
 	did |= check_descriptors(r, 0);
 	did |= fire_timers(r);
 	did |= poll_all(r);
@@ -473,6 +489,7 @@ void reactor_get_stats(const struct reactor *r, struct reactor_stats *stats)
 {
 	stats->passes = atomic_load_explicit(&r->passes, memory_order_relaxed);
 	stats->worked = atomic_load_explicit(&r->worked, memory_order_relaxed);
+	stats->busy_ns = atomic_load_explicit(&r->busy_ns, memory_order_relaxed);
 	stats->sleeps = atomic_load_explicit(&r->sleeps, memory_order_relaxed);
 	stats->msgs = atomic_load_explicit(&r->msgs, memory_order_relaxed);
 	stats->pollers = atomic_load_explicit(&r->busy_pollers, memory_order_relaxed);

@@ -70,6 +70,7 @@ struct reactor_timer {
 struct reactor_stats {
 	uint64_t passes;  /* rounds over the busy pollers */
 	uint64_t worked;  /* of those, rounds in which some poller found work */
+	uint64_t busy_ns; /* what those took; the rest of the thread's time went into waiting */
 	uint64_t sleeps;  /* times it slept in epoll_wait */
 	uint64_t msgs;    /* messages run */
 	unsigned pollers; /* busy ones now */

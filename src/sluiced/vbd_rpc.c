@@ -360,12 +360,13 @@ static void get_reactors(struct rpc_request *req, const json_t *params, void *ar
 
 		reactor_get_stats(ctx->reactors[i], &st);
 		json_array_append_new(
-			list, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:i}", "name",
+			list, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:i}", "name",
 					reactor_name(ctx->reactors[i]), "lcore",
 					reactor_cpu(ctx->reactors[i]), "passes",
 					(json_int_t)st.passes, "busy_passes", (json_int_t)st.worked,
-					"sleeps", (json_int_t)st.sleeps, "messages",
-					(json_int_t)st.msgs, "busy_pollers", (int)st.pollers));
+					"busy_ns", (json_int_t)st.busy_ns, "sleeps",
+					(json_int_t)st.sleeps, "messages", (json_int_t)st.msgs,
+					"busy_pollers", (int)st.pollers));
 	}
 	rpc_reply(req, json_pack("{s:o}", "reactors", list));
 }

@@ -391,6 +391,7 @@ static void descriptors_are_watched(void **state)
 struct worker {
 	struct poller poller;
 	int work;    /* polls that find some */
+	int work_ms; /* how long each takes */
 	bool refuse; /* arm says that something is there */
 	atomic_uint polls;
 	atomic_uint arms;
@@ -419,6 +420,8 @@ static int worker_poll(struct poller *p)
 		if (other != w)
 			memset(&other->poller, 0x5a, sizeof(other->poller));
 	}
+	if (w->work)
+		nap_ms(w->work_ms);
 	return w->work ? w->work-- : 0;
 }
 
@@ -509,6 +512,30 @@ static void idle_pollers_cost_nothing(void **state)
 	on_reactor(give_work, NULL);
 	assert_int_equal(polls_of(&workers[0]), polls + 4);
 	assert_int_equal(workers[0].arms, 2);
+	on_reactor(del_worker, &workers[0]);
+}
+
+/* Rounds with work count as busy time, spinning and sleeping do not. */
+static void busy_time_is_what_work_took(void **state)
+{
+	struct reactor_stats before, after;
+	uint64_t start;
+
+	reset_workers();
+	workers[0].poller.spin_max_ns = 20 * NSEC_PER_MSEC;
+	on_reactor(add_worker, &workers[0]);
+	polls_of(&workers[0]);
+	reactor_get_stats(reactor, &before);
+	start = clock_now_ns();
+	workers[0].work_ms = 10;
+	on_reactor(give_work, NULL);
+	polls_of(&workers[0]);
+	nap_ms(50);
+	on_reactor(nothing, NULL);
+	reactor_get_stats(reactor, &after);
+	assert_int_equal(after.worked, before.worked + 3);
+	assert_true(after.busy_ns - before.busy_ns >= 30 * NSEC_PER_MSEC);
+	assert_true(after.busy_ns - before.busy_ns <= clock_now_ns() - start - 50 * NSEC_PER_MSEC);
 	on_reactor(del_worker, &workers[0]);
 }
 
@@ -829,6 +856,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(timers_fire_in_order, setup, teardown),
 		cmocka_unit_test_setup_teardown(descriptors_are_watched, setup, teardown),
 		cmocka_unit_test_setup_teardown(idle_pollers_cost_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(busy_time_is_what_work_took, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_arming_keeps_it_busy, setup, teardown),
 		cmocka_unit_test_setup_teardown(spinning_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(pollers_delete_each_other, setup, teardown),
