@@ -351,6 +351,12 @@ static int check_io(const struct bdev *b, const struct bdev_io *io)
 		if (b->limits.discard_max && io->len > b->limits.discard_max)
 			return -EINVAL;
 		return check_range(b, io);
+	case BDEV_WRITE_ZEROES:
+		if (b->readonly)
+			return -EROFS;
+		if (!b->limits.write_zeroes_max)
+			return -EOPNOTSUPP;
+		return io->len > b->limits.write_zeroes_max ? -EINVAL : check_range(b, io);
 	}
 	return -EINVAL;
 }

@@ -33,6 +33,7 @@ enum bdev_op {
 	BDEV_WRITE,
 	BDEV_FLUSH,   /* all writes completed before it was submitted become durable; no range */
 	BDEV_DISCARD, /* the range's contents are no longer wanted; no data */
+	BDEV_WRITE_ZEROES, /* the range reads as zeroes afterwards; no data */
 };
 
 struct bdev_io {
@@ -41,6 +42,8 @@ struct bdev_io {
 	uint64_t len;    /* bytes, a multiple of block_size; offset + len <= size */
 	/* DISCARD: the contents must be gone for good, or the io fails */
 	bool secure;
+	/* WRITE_ZEROES: the device may give up the range's space as well */
+	bool deallocate;
 	/*
 	 * READ, WRITE: iovcnt pieces that add up to len, each aligned to mem_align and a multiple
 	 * of block_size long.
@@ -76,8 +79,9 @@ struct bdev_limits {
 	uint64_t discard_max;         /* bytes of one DISCARD; 0: any */
 	uint32_t discard_granularity;
 	uint32_t discard_alignment;
-	bool secure_discard; /* a secure DISCARD really erases: never a hint */
-	bool volatile_data;  /* contents die with the daemon: its guests cannot outlive it */
+	uint64_t write_zeroes_max; /* bytes of one WRITE_ZEROES; 0: none is taken */
+	bool secure_discard;       /* a secure DISCARD really erases: never a hint */
+	bool volatile_data;        /* contents die with the daemon: its guests cannot outlive it */
 };
 
 struct bdev_ops {
@@ -119,7 +123,7 @@ struct bdev {
 	const struct bdev_ops *ops;
 	uint64_t size; /* bytes, a multiple of limits.block_size; reactors use bdev_get_size() */
 	struct bdev_limits limits;
-	bool readonly; /* WRITE and DISCARD are refused with -EROFS */
+	bool readonly; /* WRITE, DISCARD and WRITE_ZEROES are refused with -EROFS */
 	bool shared;   /* its creator asked to share it */
 	/*
 	 * Its device fetches and writes data by itself: from memory of this kind without a copy,

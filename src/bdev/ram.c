@@ -94,6 +94,7 @@ static void ram_submit(struct bdev_channel *ch, struct bdev_io *io)
 		discard(ram, io->offset, io->len);
 		break;
 	case BDEV_FLUSH:
+	case BDEV_WRITE_ZEROES:
 		break;
 	}
 	io->result = 0;

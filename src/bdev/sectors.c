@@ -503,6 +503,8 @@ static void set_limits(struct bdev_limits *limits, const struct bdev_limits *bas
 	if (limits->mem_align > SECTOR)
 		limits->mem_align = SECTOR;
 	limits->max_iov = 0;
+	/* Nobody asks for zeroes in sectors. */
+	limits->write_zeroes_max = 0;
 	/* An io that begins and ends inside blocks covers one more than its length says. */
 	if (base->max_io && base->max_io < cover)
 		cover = base->max_io;

@@ -90,7 +90,8 @@ struct nvme_ctrl {
 	struct err err;
 
 	uint64_t cap;
-	uint32_t max_transfer;
+	struct nvme_limits limits;
+	bool write_cache;
 	struct nvme_id_ctrl *id;
 
 	struct nvme_qpair admin;
@@ -638,10 +639,18 @@ static int judge_identity(struct nvme_ctrl *c)
 	if (c->id->mdts && c->id->mdts < 8 && (uint32_t)DMA_PAGE_SIZE << c->id->mdts < max)
 		max = (uint32_t)DMA_PAGE_SIZE << c->id->mdts;
 	/* Reactors know it from the first time: it must not grow smaller under them. */
-	if (c->max_transfer && max < c->max_transfer)
+	if (c->was_live && max < c->limits.max_transfer)
 		return err_set(&c->err, -EIO, "after its reset it takes smaller commands");
-	if (!c->max_transfer)
-		c->max_transfer = max;
+	if (!c->was_live)
+		c->limits = (struct nvme_limits){
+			.max_transfer = max,
+			.sgl = NVME_SGLS(c->id->sgls),
+			.zeroes_blocks = NVME_BLOCKS_MAX,
+			.dsm_ranges = NVME_DSM_RANGES_MAX,
+			.dsm_range_blocks = UINT32_MAX,
+			.dsm_blocks = UINT64_MAX,
+		};
+	__atomic_store_n(&c->write_cache, c->id->vwc & NVME_VWC_PRESENT, __ATOMIC_RELAXED);
 	c->aborts_len = c->id->acl + 1u < ABORTS_MAX ? c->id->acl + 1u : ABORTS_MAX;
 	c->events_len = c->id->aerl + 1u < EVENTS_MAX ? c->id->aerl + 1u : EVENTS_MAX;
 	if (c->id->oacs & NVME_OACS_DBBUF && !c->dbbuf.pages)
@@ -749,6 +758,8 @@ static void judge_namespace(struct nvme_ctrl *c)
 		.protection = id->dps & 7,
 		.readonly = id->nsattr & 1,
 	};
+	memcpy(ns->id.nguid, id->nguid, sizeof(ns->id.nguid));
+	memcpy(ns->id.eui64, id->eui64, sizeof(ns->id.eui64));
 	if ((uint64_t)id->noiob * ns->block_size <= UINT32_MAX)
 		ns->stripe = id->noiob * ns->block_size;
 	c->fresh_len++;
@@ -1239,9 +1250,14 @@ const struct nvme_id_ctrl *nvme_ctrl_identity(const struct nvme_ctrl *c)
 	return c->id;
 }
 
-uint32_t nvme_ctrl_max_transfer(const struct nvme_ctrl *c)
+const struct nvme_limits *nvme_ctrl_limits(const struct nvme_ctrl *c)
 {
-	return c->max_transfer;
+	return &c->limits;
+}
+
+bool nvme_ctrl_has_write_cache(const struct nvme_ctrl *c)
+{
+	return __atomic_load_n(&c->write_cache, __ATOMIC_RELAXED);
 }
 
 unsigned nvme_ctrl_namespaces(const struct nvme_ctrl *c, const struct nvme_namespace **list)
@@ -1256,4 +1272,60 @@ const struct nvme_namespace *nvme_ctrl_namespace(const struct nvme_ctrl *c, uint
 		if (c->namespaces[i].nsid == nsid)
 			return &c->namespaces[i];
 	return NULL;
+}
+
+/* A controller of nobody's */
+
+static uint32_t pci_read(const struct nvme_pci *pci, unsigned offset)
+{
+	return __atomic_load_n((volatile uint32_t *)((volatile char *)pci->bar + offset),
+			       __ATOMIC_RELAXED);
+}
+
+/* Waits for RDY to fall, as long as that may take; returns whether it did. */
+static bool wait_disabled(const struct nvme_pci *pci)
+{
+	uint32_t to = NVME_CAP_TO(pci_read(pci, NVME_REG_CAP));
+	uint64_t end = clock_now_ns() + (to ? to : 1) * 500 * NSEC_PER_MSEC;
+	const struct timespec pause = {.tv_nsec = NSEC_PER_MSEC};
+
+	for (;;) {
+		/* Ones are a drive that is gone, and sets nothing in motion any more. */
+		uint32_t csts = pci_read(pci, NVME_REG_CSTS);
+
+		if (csts == GONE || !(csts & NVME_CSTS_RDY))
+			return true;
+		if (clock_now_ns() >= end)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+}
+
+int nvme_ctrl_quiesce(struct nvme_pci *pci, struct err *err)
+{
+	volatile uint32_t *cc = (volatile uint32_t *)((volatile char *)pci->bar + NVME_REG_CC);
+	uint32_t value;
+	int rc;
+
+	if (pci->bar_len >= NVME_REG_DOORBELLS) {
+		value = __atomic_load_n(cc, __ATOMIC_RELAXED);
+		if (value != GONE && value & NVME_CC_EN)
+			__atomic_store_n(cc, value & ~(NVME_CC_EN | NVME_CC_SHN_MASK),
+					 __ATOMIC_RELEASE);
+		if (wait_disabled(pci)) {
+			/* Off the bus as well if it can be had: two locks are better than one. */
+			nvme_pci_set_bus_master(pci, false);
+			return 0;
+		}
+		log_warning("%s: the controller does not stop: cutting it off from the bus",
+			    pci->name);
+	}
+	rc = nvme_pci_set_bus_master(pci, false);
+	if (!rc || rc == -ENODEV)
+		return 0;
+	return err_set(
+		err, rc,
+		"%s neither stops nor leaves the bus: %s: power-cycle the host to be sure of "
+		"what it writes to",
+		pci->name, strerror(-rc));
 }

@@ -39,14 +39,31 @@ enum nvme_state {
 
 enum { NVME_NAMESPACES_MAX = 32, NVME_QUEUES_MAX = 64 };
 
+/* By which a namespace is known again; all zeros: it does not say. */
+struct nvme_ns_id {
+	uint8_t nguid[16];
+	uint8_t eui64[8];
+};
+
 struct nvme_namespace {
 	uint32_t nsid;
+	struct nvme_ns_id id;
 	uint64_t blocks;
 	uint32_t block_size; /* bytes; any power of two, or 0 */
 	uint16_t metadata;   /* bytes a block */
 	bool protection;     /* end-to-end protection information is on */
 	uint32_t stripe;     /* bytes between boundaries that I/O had better not cross; 0: none */
 	bool readonly;
+};
+
+/* What its commands may be; as it is when it first gets live, and a reset lowers none of it. */
+struct nvme_limits {
+	uint32_t max_transfer;     /* bytes; a multiple of 4096, at most NVME_PRP_MAX */
+	bool sgl;                  /* data may be described by SGLs */
+	uint32_t zeroes_blocks;    /* of a Write Zeroes */
+	uint32_t dsm_ranges;       /* of a Dataset Management */
+	uint32_t dsm_range_blocks; /* of one of them */
+	uint64_t dsm_blocks;       /* of all of them */
 };
 
 enum nvme_change {
@@ -117,8 +134,10 @@ struct dma *nvme_ctrl_dma(const struct nvme_ctrl *c);
 struct reactor *nvme_ctrl_home(const struct nvme_ctrl *c);
 /* Valid from the first time it is live. */
 const struct nvme_id_ctrl *nvme_ctrl_identity(const struct nvme_ctrl *c);
-/* Bytes of one command at most: a multiple of 4096, at most NVME_PRP_MAX. */
-uint32_t nvme_ctrl_max_transfer(const struct nvme_ctrl *c);
+/* Valid from the first time it is live. */
+const struct nvme_limits *nvme_ctrl_limits(const struct nvme_ctrl *c);
+/* Whether a completed write may be lost with the power until a Flush. From any thread. */
+bool nvme_ctrl_has_write_cache(const struct nvme_ctrl *c);
 /* NULL: there is none with that number. Home reactor. */
 const struct nvme_namespace *nvme_ctrl_namespace(const struct nvme_ctrl *c, uint32_t nsid);
 /* The active ones, ascending; returns how many. */
@@ -137,5 +156,13 @@ void nvme_admin_log_page(struct nvme_admin *a, uint8_t log, void *data, uint32_t
  * it is dead.
  */
 int nvme_ctrl_open_queue(struct nvme_ctrl *c, struct reactor *r, struct nvme_queue **out);
+
+/*
+ * Brings a controller to rest that somebody else, who is gone, has left running: when this returns
+ * 0 it is disabled, or cut off from the bus, and reaches no memory any more. Blocks for as long as
+ * the controller takes: for the daemon's start only. A negative errno with the line in @err: it can
+ * be brought to neither; what it may reach must be kept. A drive that is not there is at rest.
+ */
+int nvme_ctrl_quiesce(struct nvme_pci *pci, struct err *err);
 
 #endif

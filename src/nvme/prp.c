@@ -1,110 +1,121 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "nvme/prp.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
-enum { PAGE_MASK = DMA_PAGE_SIZE - 1 };
-
-uint32_t nvme_prp_cut(const struct dma_piece *pieces, size_t n, uint32_t skip, uint64_t offset,
-		      const struct nvme_prp_limits *limits)
+uint32_t nvme_prps_build(const struct dma_piece *pieces, uint32_t n, struct nvme_cursor *at,
+			 uint32_t max, uint32_t block_size, struct nvme_sqe *sqe, uint64_t *list,
+			 uint64_t list_bus)
 {
-	uint32_t room = limits->max, total = 0;
+	struct nvme_prps p = {.sqe = sqe, .list = list, .max = max};
+	struct nvme_cursor here = *at;
 
-	if (limits->stripe) {
-		uint32_t left = limits->stripe - (uint32_t)(offset % limits->stripe);
+	while (here.index < n) {
+		const struct dma_piece *piece = &pieces[here.index];
+		uint32_t left = piece->len - (uint32_t)here.skip;
+		uint32_t took = nvme_prps_add(&p, piece->bus + here.skip, left);
 
-		room = left < room ? left : room;
-	}
-	for (size_t i = 0; i < n; i++, skip = 0) {
-		uint64_t start = pieces[i].bus + skip;
-		uint32_t len = pieces[i].len - skip;
-
-		if (i && start & PAGE_MASK)
-			break;
-		if (len >= room - total) {
-			total = room;
+		if (took < left) {
+			here.skip += took;
 			break;
 		}
-		total += len;
-		if ((start + len) & PAGE_MASK)
-			break;
+		here.index++;
+		here.skip = 0;
 	}
-	return total & ~(limits->block_size - 1);
+	if (p.len & (block_size - 1)) {
+		/* The gap is inside a block: once more, as far as that one. */
+		max = p.len & ~(block_size - 1);
+		return max ? nvme_prps_build(pieces, n, at, max, block_size, sqe, list, list_bus)
+			   : 0;
+	}
+	nvme_prps_end(&p, list_bus);
+	*at = here;
+	return p.len;
 }
 
-void nvme_prp_build(const struct dma_piece *pieces, uint32_t skip, uint32_t len,
-		    struct nvme_sqe *sqe, uint64_t *list, uint64_t list_bus)
+uint32_t nvme_sgl_build(const struct dma_piece *pieces, uint32_t n, struct nvme_cursor *at,
+			uint32_t max, uint32_t block_size, struct nvme_sqe *sqe,
+			struct nvme_sgl *list, uint32_t list_len, uint64_t list_bus)
 {
-	uint32_t entries = 0;
+	struct nvme_cursor here = *at;
+	uint32_t len = 0, used = 0;
+	struct nvme_sgl *last = NULL;
 
-	sqe->prp1 = pieces->bus + skip;
-	sqe->prp2 = 0;
-	for (;;) {
-		uint32_t here = pieces->len - skip;
+	while (here.index < n && len < max) {
+		const struct dma_piece *piece = &pieces[here.index];
+		uint32_t left = piece->len - (uint32_t)here.skip, take = left;
+		uint64_t bus = piece->bus + here.skip;
 
-		if (here >= len)
-			break;
-		len -= here;
-		skip = 0;
-		pieces++;
-		if (!entries)
-			sqe->prp2 = pieces->bus;
-		list[entries++] = pieces->bus;
+		if (take > max - len)
+			take = max - len;
+		if (last && bus == last->bus + last->len) {
+			last->len += take;
+		} else {
+			if (used == list_len)
+				break;
+			last = &list[used++];
+			*last = (struct nvme_sgl){.bus = bus, .len = take, .type = NVME_SGL_DATA};
+		}
+		len += take;
+		here.skip += take;
+		if (take == left) {
+			here.index++;
+			here.skip = 0;
+		}
 	}
-	if (entries > 1)
-		sqe->prp2 = list_bus;
+	if (len & (block_size - 1)) {
+		max = len & ~(block_size - 1);
+		return max ? nvme_sgl_build(pieces, n, at, max, block_size, sqe, list, list_len,
+					    list_bus)
+			   : 0;
+	}
+	sqe->flags |= NVME_SQE_SGL;
+	if (used == 1)
+		sqe->sgl = list[0];
+	else
+		sqe->sgl = (struct nvme_sgl){.bus = list_bus,
+					     .len = used * (uint32_t)sizeof(*list),
+					     .type = NVME_SGL_LAST_SEGMENT};
+	*at = here;
+	return len;
 }
 
-int nvme_prp_pool_init(struct nvme_prp_pool *pool, struct dma *dma, uint32_t slots, uint32_t max,
-		       struct err *err)
+static uint32_t slot_size(uint32_t max)
 {
-	uint32_t size = 64, per_page;
-	int rc;
+	uint32_t size = 64;
 
 	/* Of max / 4096 + 1 pages that data not aligned to pages may touch, the first is not in it.
 	 */
 	while (size < max / DMA_PAGE_SIZE * sizeof(uint64_t))
 		size *= 2;
-	per_page = DMA_PAGE_SIZE / size;
-	*pool = (struct nvme_prp_pool){.dma = dma, .slot_size = size, .free = slots};
-	pool->stack = calloc(slots, sizeof(*pool->stack));
-	if (!pool->stack)
-		return err_set(err, -ENOMEM, "no memory left for a queue of a drive");
-	rc = dma_alloc(dma, (slots + per_page - 1) / per_page, false, &pool->mem, err);
-	if (rc) {
-		free(pool->stack);
-		return rc;
-	}
-	for (uint32_t i = 0; i < slots; i++)
-		pool->stack[i] = slots - 1 - i;
-	return 0;
+	return size;
 }
 
-void nvme_prp_pool_fini(struct nvme_prp_pool *pool)
+uint32_t nvme_slots_pages(uint32_t n, uint32_t max)
 {
-	dma_free(pool->dma, &pool->mem);
-	free(pool->stack);
+	uint32_t per_page = DMA_PAGE_SIZE / slot_size(max);
+
+	return (n + per_page - 1) / per_page;
 }
 
-uint32_t nvme_prp_pool_take(struct nvme_prp_pool *pool)
+int nvme_slots_init(struct nvme_slots *slots, struct dma *dma, uint32_t n, uint32_t max,
+		    struct err *err)
 {
-	return pool->stack[--pool->free];
+	*slots = (struct nvme_slots){.dma = dma, .size = slot_size(max)};
+	return dma_alloc(dma, nvme_slots_pages(n, max), false, &slots->mem, err);
 }
 
-void nvme_prp_pool_put(struct nvme_prp_pool *pool, uint32_t slot)
+void nvme_slots_fini(struct nvme_slots *slots)
 {
-	pool->stack[pool->free++] = slot;
+	dma_free(slots->dma, &slots->mem);
 }
 
-void *nvme_prp_pool_virt(const struct nvme_prp_pool *pool, uint32_t slot)
+void *nvme_slot_virt(const struct nvme_slots *slots, uint32_t i)
 {
-	return (char *)pool->mem.virt + (size_t)slot * pool->slot_size;
+	return (char *)slots->mem.virt + (size_t)i * slots->size;
 }
 
-uint64_t nvme_prp_pool_bus(const struct nvme_prp_pool *pool, uint32_t slot)
+uint64_t nvme_slot_bus(const struct nvme_slots *slots, uint32_t i)
 {
-	uint32_t at = slot * pool->slot_size;
+	uint32_t at = i * slots->size;
 
-	return pool->mem.bus[at / DMA_PAGE_SIZE] + at % DMA_PAGE_SIZE;
+	return slots->mem.bus[at / DMA_PAGE_SIZE] + at % DMA_PAGE_SIZE;
 }

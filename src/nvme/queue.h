@@ -26,6 +26,8 @@ enum nvme_order {
 	NVME_ORDER_END,
 };
 
+struct nvme_lane;
+
 struct nvme_queue_options {
 	const char *name;          /* of the drive, for logs */
 	uint64_t timeout_ns;       /* of a command, then it is aborted */
@@ -51,6 +53,8 @@ struct nvme_queue {
 	bool asking;
 	/* In flight when the controller was stopped; home's until RESUME or END. */
 	struct list returned;
+	/* What its reactor sends through it (lane.h); NULL: nothing yet. */
+	struct nvme_lane *lane;
 	/* private */
 	struct poller poller;
 	struct list waiting; /* requests that are not in the submission queue */
@@ -76,6 +80,11 @@ void nvme_queue_fini(struct nvme_queue *q);
 void nvme_queue_open(struct nvme_queue *q, struct reactor *r);
 void nvme_queue_close(struct nvme_queue *q);
 
+/* Requests that it can have in flight. */
+static inline uint32_t nvme_queue_depth(const struct nvme_queue *q)
+{
+	return q->qp.entries - 1u;
+}
 /* Takes @req; on the queue's reactor. Its done may be called before this returns. */
 void nvme_queue_submit(struct nvme_queue *q, struct nvme_req *req);
 

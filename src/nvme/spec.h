@@ -25,6 +25,7 @@ enum {
 	NVME_REG_AQA = 0x24,
 	NVME_REG_ASQ = 0x28, /* 64 bits */
 	NVME_REG_ACQ = 0x30, /* 64 bits */
+	NVME_REG_CRTO = 0x68,
 	NVME_REG_DOORBELLS = 0x1000,
 };
 
@@ -34,7 +35,9 @@ enum {
 #define NVME_CAP_TO(cap)     ((uint32_t)(((cap) >> 24) & 0xff)) /* in 500 ms */
 #define NVME_CAP_DSTRD(cap)  ((uint32_t)(((cap) >> 32) & 0xf))  /* doorbell stride, 4 << it bytes */
 #define NVME_CAP_CSS_NVM     (1ULL << 37)
+#define NVME_CAP_CSS_SETS    (1ULL << 43)                      /* knows of command sets */
 #define NVME_CAP_MPSMIN(cap) ((uint32_t)(((cap) >> 48) & 0xf)) /* page size, 4096 << it bytes */
+#define NVME_CAP_CRWMS       (1ULL << 59)                      /* CRTO says how long it takes */
 
 /* 3.1.3.5, CC. */
 #define NVME_CC_EN           (1u << 0)
@@ -61,6 +64,7 @@ enum {
 	NVME_ADMIN_IDENTIFY = 0x06,
 	NVME_ADMIN_ABORT = 0x08,
 	NVME_ADMIN_SET_FEATURES = 0x09,
+	NVME_ADMIN_GET_FEATURES = 0x0a,
 	NVME_ADMIN_ASYNC_EVENT = 0x0c,
 	NVME_ADMIN_DBBUF_CONFIG = 0x7c,
 };
@@ -78,17 +82,23 @@ enum {
 	NVME_CNS_NAMESPACE = 0x00,
 	NVME_CNS_CONTROLLER = 0x01,
 	NVME_CNS_ACTIVE_NAMESPACES = 0x02,
+	NVME_CNS_CONTROLLER_CSI = 0x06, /* of a command set: the NVM command set's number is 0 */
 
+	NVME_FEATURE_WRITE_CACHE = 0x06,
 	NVME_FEATURE_NUM_QUEUES = 0x07,
 	NVME_FEATURE_ASYNC_EVENTS = 0x0b,
+	NVME_FEATURE_HOST_BEHAVIOR = 0x16,
 
 	NVME_LOG_ERRORS = 0x01,
 	NVME_LOG_SMART = 0x02,
 	NVME_LOG_FIRMWARE = 0x03,
 	NVME_LOG_CHANGED_NAMESPACES = 0x04,
 
-	NVME_DSM_DEALLOCATE = 1 << 2,   /* CDW11 */
-	NVME_QUEUE_CONTIGUOUS = 1 << 0, /* CDW11 of Create I/O Submission and Completion Queue */
+	NVME_DSM_DEALLOCATE = 1 << 2, /* CDW11 */
+	NVME_DSM_RANGES_MAX = 256,
+	NVME_ZEROES_DEALLOCATE = 1 << 25, /* CDW12 */
+	NVME_BLOCKS_MAX = 1 << 16,        /* of a command that counts them in CDW12 */
+	NVME_QUEUE_CONTIGUOUS = 1 << 0,   /* CDW11 of Create I/O Submission and Completion Queue */
 
 	/* 5.2.1, asynchronous events: CQE DW0 bits 2:0, and 15:8 for a notice. */
 	NVME_EVENT_TYPE_NOTICE = 2,
@@ -98,7 +108,8 @@ enum {
 };
 
 /* 3.3.3.2, status: the completion's field without its phase bit. */
-#define NVME_STATUS_CODE(status) ((status)&0x7ff) /* type and code */
+#define NVME_STATUS_CODE(status) ((status)&0x7ff)       /* type and code */
+#define NVME_STATUS_CRD(status)  (((status) >> 11) & 3) /* which retry delay; 0: none */
 #define NVME_STATUS_DNR          (1u << 14)
 enum {
 	NVME_SC_SUCCESS = 0x000,
@@ -119,17 +130,36 @@ enum {
 	NVME_SC_UNRECOVERED_READ = 0x281,
 };
 
+/* 4.1.2.1, an SGL's descriptor. */
+struct nvme_sgl {
+	uint64_t bus;
+	uint32_t len;
+	uint8_t reserved12[3];
+	uint8_t type;
+};
+static_assert(sizeof(struct nvme_sgl) == 16, "SGL descriptor");
+enum {
+	NVME_SGL_DATA = 0x00,         /* a data block */
+	NVME_SGL_LAST_SEGMENT = 0x30, /* where the other descriptors are, all of them */
+};
+
 /* 3.3.3.1, submission queue entry. */
+enum { NVME_SQE_SGL = 1 << 6 };
 struct nvme_sqe {
 	uint8_t opcode;
-	uint8_t flags; /* PRPs, not fused: 0 */
+	uint8_t flags; /* not fused; by PRPs (0) or by an SGL (NVME_SQE_SGL) */
 	uint16_t cid;
 	uint32_t nsid;
 	uint32_t cdw2;
 	uint32_t cdw3;
 	uint64_t mptr;
-	uint64_t prp1;
-	uint64_t prp2;
+	union {
+		struct {
+			uint64_t prp1;
+			uint64_t prp2;
+		};
+		struct nvme_sgl sgl;
+	};
 	uint32_t cdw10;
 	uint32_t cdw11;
 	uint32_t cdw12;
@@ -180,7 +210,9 @@ struct nvme_id_ctrl {
 	uint32_t rtd3e; /* microseconds that a shutdown may take; 0: not told */
 	uint32_t oaes;  /* optional asynchronous events */
 	uint32_t ctratt;
-	uint8_t reserved100[156];
+	uint8_t reserved100[28];
+	uint16_t crdt[3]; /* retry delays, in 100 ms; 0: none */
+	uint8_t reserved134[122];
 	uint16_t oacs; /* optional admin commands */
 	uint8_t acl;   /* Aborts at a time, less one */
 	uint8_t aerl;  /* Asynchronous Event Requests at a time, less one */
@@ -197,22 +229,49 @@ struct nvme_id_ctrl {
 	uint16_t fuses;
 	uint8_t fna;
 	uint8_t vwc; /* bit 0: there is a volatile write cache */
-	uint8_t reserved526[3570];
+	uint8_t reserved526[10];
+	uint32_t sgls; /* bits 1:0: whether data may be described by SGLs */
+	uint8_t reserved540[3556];
 };
 static_assert(sizeof(struct nvme_id_ctrl) == 4096, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, mdts) == 77, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, oaes) == 92, "Identify Controller");
+static_assert(offsetof(struct nvme_id_ctrl, crdt) == 128, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, oacs) == 256, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, elpe) == 262, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, sqes) == 512, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, nn) == 516, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, oncs) == 520, "Identify Controller");
 static_assert(offsetof(struct nvme_id_ctrl, vwc) == 525, "Identify Controller");
+static_assert(offsetof(struct nvme_id_ctrl, sgls) == 536, "Identify Controller");
 
 #define NVME_OAES_NAMESPACES (1u << 8)
 #define NVME_OACS_DBBUF      (1u << 8)
 #define NVME_ONCS_DSM        (1u << 2)
+#define NVME_ONCS_ZEROES     (1u << 3)
 #define NVME_VWC_PRESENT     (1u << 0)
+/* 1: bytes may lie anywhere; 2: in dwords. All that we describe is made of dwords. */
+#define NVME_SGLS(sgls) ((sgls)&3)
+
+/* NVM 4.1.5.4, Identify Controller of the NVM command set: limits of some commands. */
+struct nvme_id_ctrl_nvm {
+	uint8_t vsl;
+	uint8_t wzsl; /* 2 ^ it pages a Write Zeroes; 0: no limit */
+	uint8_t wusl;
+	uint8_t dmrl;   /* ranges of a Dataset Management; 0: no limit */
+	uint32_t dmrsl; /* blocks of one of them */
+	uint64_t dmsl;  /* blocks of all */
+	uint8_t reserved16[4080];
+};
+static_assert(sizeof(struct nvme_id_ctrl_nvm) == 4096, "Identify Controller, NVM");
+static_assert(offsetof(struct nvme_id_ctrl_nvm, dmsl) == 8, "Identify Controller, NVM");
+
+/* 5.27.1.18, Host Behavior Support. */
+struct nvme_host_behavior {
+	uint8_t acre; /* 1: the host knows what a retry delay is */
+	uint8_t reserved1[511];
+};
+static_assert(sizeof(struct nvme_host_behavior) == 512, "Host Behavior Support");
 
 struct nvme_lbaf {
 	uint16_t ms; /* metadata bytes */

@@ -69,7 +69,12 @@ static int config_write(struct nvme_pci *pci, unsigned offset, const void *data,
 	return 0;
 }
 
-static const struct nvme_pci_ops pci_ops = {config_read, config_write};
+static void close_model(struct nvme_pci *pci)
+{
+	container_of(pci, struct model, pci)->closed++;
+}
+
+static const struct nvme_pci_ops pci_ops = {config_read, config_write, close_model};
 
 bool model_bus_master(const struct model *m)
 {

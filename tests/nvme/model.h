@@ -104,6 +104,7 @@ struct model {
 	unsigned shutdowns;
 	uint32_t largest; /* bytes of a command */
 	unsigned dma_after_cut;
+	unsigned closed;
 
 	/* private */
 	uint32_t cc;

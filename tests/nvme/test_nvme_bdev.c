@@ -247,7 +247,7 @@ static void test_reachable_in_part(void **state)
 	assert_int_equal(do_io(BDEV_WRITE, 4096, end - 8192 + 2048, 8192), 0);
 	assert_memory_equal(s->model.ns[0].data + 4096, end - 8192 + 2048, 8192);
 	/* The first block goes from where it lies, the second by a bounce page. */
-	assert_int_equal(s->model.commands[0][NVME_CMD_WRITE], 2);
+	assert_int_equal(s->model.commands[0][NVME_CMD_WRITE], 1);
 	memset(end - 8192, 0, 8192 + 4096);
 	assert_int_equal(do_io(BDEV_READ, 4096, end - 8192 + 2048, 8192), 0);
 	assert_memory_equal(s->model.ns[0].data + 4096, end - 8192 + 2048, 8192);
@@ -792,9 +792,9 @@ static void test_no_memory(void **state)
 
 	s->mem.limit = 0;
 	assert_int_equal(bdev_channel_open(b, s->reactors[1], &other), -ENOMEM);
-	s->mem.limit = 16;
+	s->mem.limit = 8;
 	assert_int_equal(bdev_channel_open(b, s->reactors[1], &other), -ENOMEM);
-	s->mem.limit = 16;
+	s->mem.limit = 8;
 	assert_int_equal(bdev_channel_open(b, s->reactors[1], &other), -ENOMEM);
 	assert_int_equal(dma_double_used(&s->mem), used);
 	s->mem.limit = 100;

@@ -37,7 +37,7 @@ static void test_life(void **state)
 	assert_int_equal(nvme_ctrl_state(s->ctrl), NVME_LIVE);
 	assert_true(model_bus_master(&s->model));
 	assert_true(s->model.config[5] & NVME_PCI_COMMAND_INTX_OFF >> 8);
-	assert_int_equal(nvme_ctrl_max_transfer(s->ctrl), 32 * 4096);
+	assert_int_equal(nvme_ctrl_limits(s->ctrl)->max_transfer, 32 * 4096);
 	assert_int_equal(nvme_ctrl_namespaces(s->ctrl, &list), 2);
 	assert_int_equal(list[0].nsid, 1);
 	assert_int_equal(list[0].blocks, 1024);
@@ -104,7 +104,7 @@ static void test_old_controller(void **state)
 	assert_int_equal(s->rc, 0);
 	assert_int_equal(nvme_ctrl_namespaces(s->ctrl, &list), 2);
 	assert_int_equal(list[1].nsid, 4);
-	assert_int_equal(nvme_ctrl_max_transfer(s->ctrl), NVME_PRP_MAX);
+	assert_int_equal(nvme_ctrl_limits(s->ctrl)->max_transfer, NVME_PRP_MAX);
 	assert_int_equal(nvme_ctrl_open_queue(s->ctrl, s->reactors[0], &q), 0);
 	assert_int_equal(q->qp.entries, 16);
 	nvme_queue_close(q);
