@@ -18,11 +18,14 @@ int dma_vfio_create(size_t max_pages, struct dma **out, struct err *err);
 /* All its memory was freed, and all devices have left. */
 void dma_vfio_destroy(struct dma *d);
 /*
- * Puts the PCI device @address, which is bound to vfio-pci, into the container. Returns the
- * device's descriptor, the caller's to close when the device is stopped, or a negative errno with
- * the line in @err: no IOMMU, a group that others use, no vfio-pci.
+ * Puts the PCI device @address ("0000:00:04.0"), which is bound to vfio-pci, into the container.
+ * Returns the device's descriptor, or a negative errno with the line in @err: no IOMMU, a group
+ * that others use, no vfio-pci.
  */
 int dma_vfio_open_device(struct dma *d, const char *address, struct err *err);
+/* Closes the descriptor: the device is stopped, leaves the container, and may be given to others.
+ */
+void dma_vfio_close_device(struct dma *d, int fd);
 /* Maps @pages pages of the caller's memory at @virt for the container's devices as well; *@bus is
  * the IOVA of the first, the others follow. For segments that are shared with peers. */
 int dma_vfio_map(struct dma *d, void *virt, size_t pages, uint64_t *bus, struct err *err);
