@@ -14,6 +14,7 @@
 
 static pthread_mutex_t world_lock = PTHREAD_MUTEX_INITIALIZER; /* of what follows */
 static struct list domains = LIST_INIT(domains);
+static unsigned next_serial;
 static struct {
 	int error;
 	unsigned skip;
@@ -61,6 +62,19 @@ struct double_domain *double_find_domain(unsigned id)
 	return found;
 }
 
+struct double_domain *double_find_serial(unsigned serial)
+{
+	struct double_domain *found = NULL;
+	struct list *pos;
+
+	pthread_mutex_lock(&world_lock);
+	list_for_each (pos, &domains)
+		if (list_entry(pos, struct double_domain, node)->serial == serial)
+			found = list_entry(pos, struct double_domain, node);
+	pthread_mutex_unlock(&world_lock);
+	return found;
+}
+
 struct double_domain *double_get_domain(unsigned id)
 {
 	struct double_domain *d = double_find_domain(id);
@@ -87,6 +101,7 @@ static void add_domain(unsigned id)
 	if (d->guest == MAP_FAILED || d->host == MAP_FAILED)
 		double_abort("cannot map domain %u: %s", id, strerror(errno));
 	pthread_mutex_lock(&world_lock);
+	d->serial = next_serial++;
 	list_add_tail(&domains, &d->node);
 	pthread_mutex_unlock(&world_lock);
 }
@@ -94,8 +109,10 @@ static void add_domain(unsigned id)
 void double_init(void)
 {
 	memset(faults, 0, sizeof(faults));
+	next_serial = 0;
 	double_evtchn_init();
 	double_gnttab_init();
+	double_device_init();
 	double_store_init();
 	add_domain(0);
 	double_store_add_domain(0, "Domain-0");
@@ -119,7 +136,8 @@ void double_fini(void)
 
 unsigned double_leaks(void)
 {
-	return double_store_leaks() + double_evtchn_leaks() + double_gnttab_leaks();
+	return double_store_leaks() + double_evtchn_leaks() + double_gnttab_leaks() +
+	       double_device_leaks();
 }
 
 void double_domain_create(unsigned domid, const char *name)
@@ -174,4 +192,11 @@ void double_get_stats(struct double_stats *stats)
 	double_store_add_stats(stats);
 	double_evtchn_add_stats(stats);
 	double_gnttab_add_stats(stats);
+	double_device_add_stats(stats);
+}
+
+void double_end_process(void)
+{
+	double_gnttab_end_process();
+	double_device_end_process();
 }

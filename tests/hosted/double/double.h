@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A double of Xen for tests: libxenstore, libxenevtchn and libxengnttab without a hypervisor.
+ * A double of Xen for tests: libxenstore, libxenevtchn, libxengnttab and libxencall without a
+ * hypervisor.
  *
  * Sluice's own code links with it unchanged, by the symbols and headers of Xen's libraries.  All
  * domains live in this one process: a guest's memory is a memfd, its grants and event channels are
@@ -13,7 +14,9 @@
  *   delivered then; binding delivers one event at once; closing one end leaves the other unbound,
  *   ready to be bound again, and what is sent to it meanwhile is dropped without an error;
  * - a grant has one domain it is for and may be read-only or revoked; each segment of a copy has
- *   its own status; a mapping is another view of the guest's own page, and outlives the guest.
+ *   its own status; a mapping is another view of the guest's own page, and outlives the guest;
+ * - a mapping for devices gives the page an address on the bus, by which a model of a device finds
+ *   it; it outlives the process.
  *
  * The library side acts as domain 0.  This header is the other side: what guests, the toolstack and
  * the hypervisor do, faults to inject, and counters.  Everything is thread-safe.  A mistake in a
@@ -32,7 +35,8 @@ struct xs_handle;
 void double_init(void);
 /*
  * How many things domain 0 has left open or done wrong, each told on stderr: handles, watches,
- * transactions, event channels, mapped grants, copies beyond a page's end.
+ * transactions, event channels, mapped grants, granted pages, copies beyond a page's end, a
+ * device's accesses to what is not mapped for it.
  */
 unsigned double_leaks(void);
 /* Ends the world. */
@@ -63,11 +67,48 @@ void double_revoke_by_force(unsigned domid, uint32_t ref);
 bool double_grant_is_mapped(unsigned domid, uint32_t ref);
 /* What domain 0 has made of a grant. */
 struct double_grant_use {
-	unsigned mapped;          /* mappings now; Xen allows 255 */
-	unsigned mapped_writable; /* of these, so many that domain 0 can write through */
-	uint64_t maps;            /* so far */
+	unsigned mapped;             /* mappings now; Xen allows 255 */
+	unsigned mapped_writable;    /* of these, so many that can be written through */
+	unsigned mapped_for_devices; /* of these, so many without an address for the CPU */
+	uint64_t maps;               /* so far */
 };
 void double_grant_get_use(unsigned domid, uint32_t ref, struct double_grant_use *use);
+
+/* Devices */
+
+/*
+ * The memory that a device finds at an address on the bus, up to its page's end: domain 0's own
+ * pages and guests' as long as they are mapped for devices, for writing if it wants to @write. NULL
+ * else: the IOMMU has stopped it, which is counted as something done wrong. Any thread; the memory
+ * stays until double_fini().
+ */
+void *double_bus_to_memory(uint64_t bus, bool write);
+/* How often the IOMMU had to, since the last call; then it was no fault. */
+uint64_t double_take_dma_faults(void);
+/*
+ * How many pages follow each other on the bus: a power of 2, 8 unless told. They do it against the
+ * order in which they are handed out. Before there are pages of any use.
+ */
+void double_set_bus_run(unsigned pages);
+/* Whether domain 0 is PV, as it is unless told; else nothing is mapped for devices. */
+void double_set_pv(bool pv);
+/*
+ * At most @pages may be granted by gntalloc at a time. With a @path that is the number in that file
+ * instead, as it is when it is looked at.
+ */
+void double_limit_shares(uint32_t pages, const char *path);
+/* The same for what domain 0's grant table holds, which no file changes. */
+void double_limit_own_grants(uint32_t pages);
+/* Gives the next @times mappings of that page for devices a status (GNTST_...). */
+void double_fail_device_map(unsigned domid, uint32_t ref, int16_t status, unsigned times);
+/* The same for whatever page comes after @skip others. */
+void double_fail_device_unmap(int16_t status, unsigned skip, unsigned times);
+/*
+ * Domain 0's process is dead: the kernel closes what it has open of grant tables and hypercalls,
+ * ends mappings for the CPU, and takes back pages that it has granted, but those that devices may
+ * still reach only later. What is left of the process must not call the double any more.
+ */
+void double_end_process(void);
 
 /* Guests' event channels */
 
@@ -108,6 +149,12 @@ enum double_call {
 	DOUBLE_GNTTAB_OPEN,
 	DOUBLE_GNTTAB_MAP,
 	DOUBLE_GNTTAB_COPY, /* the whole call, at its last segment; see gnttab.c */
+	DOUBLE_SHARE_OPEN,
+	DOUBLE_SHARE,
+	DOUBLE_CALL_OPEN,
+	/* A whole hypercall, at its last operation: those before are done. */
+	DOUBLE_DEVICE_MAP,
+	DOUBLE_DEVICE_UNMAP,
 	DOUBLE_CALLS,
 };
 
@@ -130,8 +177,8 @@ void double_limit_maps(unsigned pages);
  */
 void double_on_copy(void (*fn)(void *arg, unsigned domid, uint32_t ref), void *arg);
 /*
- * Called, without a lock, for each page that domain 0 maps, once it is, and for each that it
- * unmaps, before it is. NULL ends that.
+ * Called, without a lock, for each page that domain 0 maps (for devices, too), once it is, and for
+ * each that it unmaps, before it is. NULL ends that.
  */
 typedef void double_map_fn(void *arg, bool map, unsigned domid, uint32_t ref, bool writable);
 void double_on_map(double_map_fn *fn, void *arg);
@@ -153,6 +200,13 @@ struct double_stats {
 	uint64_t unmaps;
 	uint64_t mapped;          /* pages now */
 	uint64_t mapped_at_close; /* pages that their handle's end had to unmap */
+	uint64_t device_calls;    /* hypercalls that map or unmap for devices */
+	uint64_t device_maps;
+	uint64_t device_unmaps;
+	uint64_t device_unmaps_refused;
+	uint64_t device_mapped; /* pages now */
+	uint64_t shared;        /* domain 0's own pages of gntalloc now */
+	uint64_t shared_late;   /* of these, given back while devices may still reach them */
 	uint64_t notifies;
 	uint64_t notifies_dropped; /* of these, to an unbound end */
 	uint64_t xs_calls;

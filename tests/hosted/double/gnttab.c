@@ -17,7 +17,7 @@
 
 #include "internal.h"
 
-enum { COPY_FAULTS = 16, COPY_BATCH = 16, PINS_MAX = 255 };
+enum { COPY_FAULTS = 16, COPY_BATCH = 16 };
 
 struct mapping {
 	struct list node;
@@ -62,8 +62,7 @@ void double_gnttab_init(void)
 	map_hook = NULL;
 }
 
-/* With the lock held, which is let go for the hook. */
-static void tell_hook(bool map, const struct double_domain *d, uint32_t ref, bool writable)
+void double_gnttab_tell_hook(bool map, const struct double_domain *d, uint32_t ref, bool writable)
 {
 	double_map_fn *hook = map_hook;
 	void *arg = map_hook_arg;
@@ -73,6 +72,11 @@ static void tell_hook(bool map, const struct double_domain *d, uint32_t ref, boo
 	pthread_mutex_unlock(&double_gnttab_lock);
 	hook(arg, map, d->id, ref, writable);
 	pthread_mutex_lock(&double_gnttab_lock);
+}
+
+bool double_gnttab_has_room(uint32_t pages)
+{
+	return counters.mapped + double_device_mapped() + pages <= map_limit;
 }
 
 /* The library */
@@ -109,21 +113,29 @@ static void unmap(xengnttab_handle *xgt, struct mapping *m)
 	free(m);
 }
 
+static void close_handle(xengnttab_handle *xgt)
+{
+	while (!list_empty(&xgt->mappings))
+		unmap(xgt, list_entry(xgt->mappings.next, struct mapping, node));
+	list_del(&xgt->node);
+	free(xgt);
+}
+
 int xengnttab_close(xengnttab_handle *xgt)
 {
 	if (!xgt)
 		return 0;
 	pthread_mutex_lock(&double_gnttab_lock);
-	while (!list_empty(&xgt->mappings)) {
-		struct mapping *m = list_entry(xgt->mappings.next, struct mapping, node);
-
-		counters.mapped_at_close += m->count;
-		unmap(xgt, m);
-	}
-	list_del(&xgt->node);
+	counters.mapped_at_close += xgt->mapped;
+	close_handle(xgt);
 	pthread_mutex_unlock(&double_gnttab_lock);
-	free(xgt);
 	return 0;
+}
+
+void double_gnttab_end_process(void)
+{
+	while (!list_empty(&handles))
+		close_handle(list_entry(handles.next, xengnttab_handle, node));
 }
 
 int xengnttab_set_max_grants(xengnttab_handle *xgt, uint32_t nr_grants)
@@ -140,7 +152,7 @@ static int check_map(const struct double_domain *d, uint32_t ref, int prot)
 		return EINVAL;
 	if (d->grants[ref].readonly && (prot & PROT_WRITE))
 		return EINVAL;
-	if (d->grants[ref].mapped == PINS_MAX)
+	if (d->grants[ref].mapped == DOUBLE_PINS_MAX)
 		return EINVAL;
 	return 0;
 }
@@ -159,7 +171,7 @@ static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *dom
 		error = EINVAL;
 		goto out;
 	}
-	if (counters.mapped + count > map_limit) {
+	if (!double_gnttab_has_room(count)) {
 		error = EINVAL;
 		goto out;
 	}
@@ -200,7 +212,7 @@ static void *map_refs(xengnttab_handle *xgt, uint32_t count, const uint32_t *dom
 	counters.mapped += count;
 	counters.maps += count;
 	for (uint32_t i = 0; i < count; i++)
-		tell_hook(true, m->pages[i].domain, refs[i], m->writable);
+		double_gnttab_tell_hook(true, m->pages[i].domain, refs[i], m->writable);
 out:
 	pthread_mutex_unlock(&double_gnttab_lock);
 	if (error) {
@@ -239,7 +251,8 @@ int xengnttab_unmap(xengnttab_handle *xgt, void *start_address, uint32_t count)
 
 		if (m->addr == start_address && m->count == count) {
 			for (uint32_t i = 0; i < count; i++)
-				tell_hook(false, m->pages[i].domain, m->pages[i].ref, m->writable);
+				double_gnttab_tell_hook(false, m->pages[i].domain, m->pages[i].ref,
+							m->writable);
 			unmap(xgt, m);
 			rc = 0;
 			break;
@@ -468,6 +481,7 @@ void double_grant_get_use(unsigned domid, uint32_t ref, struct double_grant_use 
 	pthread_mutex_lock(&double_gnttab_lock);
 	use->mapped = d->grants[ref].mapped;
 	use->mapped_writable = d->grants[ref].mapped_writable;
+	use->mapped_for_devices = d->grants[ref].mapped_for_devices;
 	use->maps = d->grants[ref].maps;
 	pthread_mutex_unlock(&double_gnttab_lock);
 }

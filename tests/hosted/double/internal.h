@@ -15,6 +15,7 @@ enum {
 	DOUBLE_PORTS = 1024,
 	DOUBLE_GRANTS = 16384,
 	DOUBLE_FIRST_GRANT = 8,
+	DOUBLE_PINS_MAX = 255, /* of a grant */
 };
 
 struct double_grant {
@@ -23,8 +24,9 @@ struct double_grant {
 	unsigned to;
 	unsigned page;
 	unsigned mapped;
-	unsigned mapped_writable; /* of those */
-	uint64_t maps;            /* so far */
+	unsigned mapped_writable;    /* of those */
+	unsigned mapped_for_devices; /* of those, too */
+	uint64_t maps;               /* so far */
 };
 
 enum double_port_state {
@@ -46,6 +48,7 @@ struct double_port {
 struct double_domain {
 	struct list node;
 	unsigned id;
+	unsigned serial; /* of all domains of this world */
 	atomic_bool dead;
 	/*
 	 * Memory, with two views: the guest's, and one for the hypervisor's copies.  A race checker
@@ -55,6 +58,10 @@ struct double_domain {
 	char *guest;
 	char *host;
 	bool page_used[DOUBLE_DOMAIN_PAGES];
+	struct {
+		unsigned readers; /* mappings by which devices reach the page */
+		unsigned writers; /* of those, such that allow to write */
+	} devices[DOUBLE_DOMAIN_PAGES];
 	unsigned next_page;
 	struct double_grant grants[DOUBLE_GRANTS];
 	uint32_t next_grant;
@@ -67,7 +74,9 @@ extern pthread_mutex_t double_gnttab_lock;
 
 /* Domain @id that is not destroyed, or NULL. It stays valid until double_fini(). */
 struct double_domain *double_find_domain(unsigned id);
-/* The same, for tests, which must know their domains. */
+/* The one with that serial number, alive or not, or NULL. */
+struct double_domain *double_find_serial(unsigned serial);
+/* The same as the first, for tests, which must know their domains. */
 struct double_domain *double_get_domain(unsigned id);
 
 /* Whether this call is to fail; sets errno then. */
@@ -91,5 +100,16 @@ void double_evtchn_add_stats(struct double_stats *stats);
 void double_gnttab_init(void);
 unsigned double_gnttab_leaks(void);
 void double_gnttab_add_stats(struct double_stats *stats);
+void double_gnttab_end_process(void);
+/* Both with double_gnttab_lock held; the hook is called without it. */
+void double_gnttab_tell_hook(bool map, const struct double_domain *d, uint32_t ref, bool writable);
+bool double_gnttab_has_room(uint32_t pages);
+
+void double_device_init(void);
+unsigned double_device_leaks(void);
+void double_device_add_stats(struct double_stats *stats);
+void double_device_end_process(void);
+/* How many mappings for devices there are; with double_gnttab_lock held. */
+uint32_t double_device_mapped(void);
 
 #endif
