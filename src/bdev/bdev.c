@@ -311,12 +311,39 @@ static int check_range(const struct bdev *b, const struct bdev_io *io)
 	return 0;
 }
 
-static int check_data(const struct bdev_limits *limits, const struct bdev_io *io)
+bool bdev_takes_pieces(const struct bdev *b, const struct bdev_io *io)
 {
+	const struct bdev_limits *limits = &b->limits;
+	uint32_t odd = (limits->piece_align ? limits->piece_align : limits->block_size) - 1;
+	uint64_t done = 0, end = 0;
+
+	if (!b->dma || (io->offset | io->len) & odd)
+		return false;
+	for (uint32_t i = 0; i < io->nr_pieces; i++) {
+		const struct dma_piece *piece = &io->pieces[i];
+
+		if (!piece->len || piece->len % 512 || piece->bus % 4 ||
+		    piece->len > DMA_PAGE_SIZE - piece->bus % DMA_PAGE_SIZE ||
+		    piece->len > io->len - done)
+			return false;
+		/* All runs of pieces before this one are as they should, or we were not here. */
+		if (i && (end | piece->bus) % DMA_PAGE_SIZE && done & odd)
+			return false;
+		end = piece->bus + piece->len;
+		done += piece->len;
+	}
+	return done == io->len;
+}
+
+static int check_data(const struct bdev *b, const struct bdev_io *io)
+{
+	const struct bdev_limits *limits = &b->limits;
 	uint64_t left = io->len;
 
 	if (limits->max_io && io->len > limits->max_io)
 		return -EINVAL;
+	if (io->pieces)
+		return !io->iov && bdev_takes_pieces(b, io) ? 0 : -EINVAL;
 	if (limits->max_iov && io->iovcnt > (int)limits->max_iov)
 		return -EINVAL;
 	for (int i = 0; i < io->iovcnt; i++) {
@@ -342,7 +369,7 @@ static int check_io(const struct bdev *b, const struct bdev_io *io)
 		if (io->op == BDEV_WRITE && b->readonly)
 			return -EROFS;
 		rc = check_range(b, io);
-		return rc ? rc : check_data(&b->limits, io);
+		return rc ? rc : check_data(b, io);
 	case BDEV_DISCARD:
 		if (b->readonly)
 			return -EROFS;

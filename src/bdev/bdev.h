@@ -53,7 +53,7 @@ struct bdev_io {
 	/*
 	 * READ, WRITE, in place of iov (which is NULL then), only for a bdev with a dma: where its
 	 * device finds the data, which the CPU may have no address of. So many pieces that add up
-	 * to len, each a multiple of 512 bytes, and whole blocks between gaps (dma.h).
+	 * to len, each a multiple of 512 bytes: see bdev_takes_pieces().
 	 */
 	const struct dma_piece *pieces;
 	uint32_t nr_pieces;
@@ -74,9 +74,15 @@ struct bdev_limits {
 	uint32_t mem_align;           /* of each iov's base, a power of two, at most 4096 */
 	uint32_t max_iov;             /* pieces of one READ or WRITE; 0: any number */
 	uint64_t max_io;              /* bytes of one READ or WRITE; 0: any */
-	bool write_cache;             /* a completed WRITE is durable only after a FLUSH */
-	bool discard;                 /* DISCARD is taken; granularity and alignment are hints */
-	uint64_t discard_max;         /* bytes of one DISCARD; 0: any */
+	/*
+	 * Of a READ or WRITE by pieces: its offset, its length and what lies between two gaps are
+	 * multiples of it, a power of two; 0: of block_size. A gap is where a piece ends before its
+	 * page does, or the next begins inside one.
+	 */
+	uint32_t piece_align;
+	bool write_cache;     /* a completed WRITE is durable only after a FLUSH */
+	bool discard;         /* DISCARD is taken; granularity and alignment are hints */
+	uint64_t discard_max; /* bytes of one DISCARD; 0: any */
 	uint32_t discard_granularity;
 	uint32_t discard_alignment;
 	uint64_t write_zeroes_max; /* bytes of one WRITE_ZEROES; 0: none is taken */
@@ -267,6 +273,12 @@ struct bdev *bdev_sectors(struct bdev *b);
 /* Opens a channel of @b on the calling reactor. Returns 0 or a negative errno. */
 int bdev_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch);
 void bdev_channel_close(struct bdev_channel *ch);
+
+/*
+ * Whether @b takes the READ or WRITE with its pieces as they lie. Of their addresses only those
+ * within the pages are looked at: the pages need not be known yet.
+ */
+bool bdev_takes_pieces(const struct bdev *b, const struct bdev_io *io);
 
 /* Submits an io that keeps to the limits (checked: else done with -EINVAL, or -EROFS, -EOPNOTSUPP).
  */

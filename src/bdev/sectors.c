@@ -10,8 +10,9 @@
  * bounce buffer that covers whole blocks: a read takes them all and hands out the sectors asked
  * for; a write reads the blocks at its ends that it fills only in part, puts its sectors over them,
  * and writes all.  The middle could go without the copy, but frontends that know the physical block
- * size ask for parts of blocks rarely, and then for small ones.  A device writes a block as a whole
- * or not at all, so a power failure takes no sectors but those being written.
+ * size ask for parts of blocks rarely, and then for small ones.  Pieces that only the device
+ * reaches cannot be bounced, so the view takes none but whole blocks of them.  A device writes a
+ * block as a whole or not at all, so a power failure takes no sectors but those being written.
  *
  * Reading, changing and writing a block is not one step, so two writes that share no sector may
  * still share a block, and the one that writes last would bring back what it read before the other
@@ -505,6 +506,9 @@ static void set_limits(struct bdev_limits *limits, const struct bdev_limits *bas
 	limits->max_iov = 0;
 	/* Nobody asks for zeroes in sectors. */
 	limits->write_zeroes_max = 0;
+	/* What the device alone reaches goes there as it is, or not at all. */
+	if (!limits->piece_align)
+		limits->piece_align = base->block_size;
 	/* An io that begins and ends inside blocks covers one more than its length says. */
 	if (base->max_io && base->max_io < cover)
 		cover = base->max_io;
@@ -525,6 +529,7 @@ struct bdev *sectors_create(struct bdev *b)
 	s->view.size = b->size;
 	s->view.readonly = b->readonly;
 	s->view.shared = b->shared;
+	s->view.dma = b->dma;
 	set_limits(&s->view.limits, &b->limits);
 	return &s->view;
 }

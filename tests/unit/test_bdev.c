@@ -355,6 +355,83 @@ static void test_check_pieces(void **state)
 	bdev_delete_all();
 }
 
+/* What only a device reaches, by blocks of 4096 bytes (@whole) and of 512. */
+static void test_check_device_pieces(void **state)
+{
+#define P(place, bytes)                                      \
+	{                                                    \
+		.bus = 0x123456000 + (place), .len = (bytes) \
+	}
+	static const struct {
+		struct dma_piece pieces[4];
+		uint32_t nr, len;
+		bool whole, sectors;
+	} cases[] = {
+		{{P(0, 4096)}, 1, 4096, true, true},
+		{{P(0, 512)}, 1, 512, false, true},
+		{{P(3584, 512)}, 1, 512, false, true},
+		/* Blocks may begin inside a page, where the pages have no gap between them. */
+		{{P(2048, 2048), P(0, 2048)}, 2, 4096, true, true},
+		{{P(512, 3584), P(0, 4096), P(0, 512)}, 3, 8192, true, true},
+		/* Gaps after whole blocks, and inside of them. */
+		{{P(2048, 2048), P(0, 2048), P(1024, 3072), P(0, 1024)}, 4, 8192, true, true},
+		{{P(0, 2048), P(0, 2048)}, 2, 4096, false, true},
+		{{P(0, 2048), P(2048, 2048)}, 2, 4096, false, true},
+		{{P(0, 4096), P(512, 512), P(0, 3584)}, 3, 8192, false, true},
+		/* Sums that are wrong, an end beyond the page, lengths and places of no sector. */
+		{{P(0, 4096), P(0, 4096)}, 2, 4096, false, false},
+		{{P(0, 4096)}, 1, 8192, false, false},
+		{{P(0, 4096), P(0, 0)}, 2, 4096, false, false},
+		{{P(512, 4096)}, 1, 4096, false, false},
+		{{P(0, 8192)}, 1, 8192, false, false},
+		{{P(0, 2000), P(0, 2096)}, 2, 4096, false, false},
+		{{P(2, 512)}, 1, 512, false, false},
+		{{P(0, UINT32_MAX - 511), P(0, 4608)}, 2, 4096, false, false},
+	};
+#undef P
+	struct dma dma;
+	struct bdev b;
+	struct bdev_channel *ch = fake_open(&b);
+	struct iovec iov = {0};
+
+	b.limits.max_iov = 0;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct bdev_io io = {.op = BDEV_READ,
+				     .len = cases[i].len,
+				     .pieces = cases[i].pieces,
+				     .nr_pieces = cases[i].nr,
+				     .done = count_done};
+
+		for (unsigned sectors = 0; sectors < 2; sectors++) {
+			unsigned before = submitted;
+			bool good = sectors ? cases[i].sectors : cases[i].whole;
+
+			b.limits.block_size = sectors ? 512 : 4096;
+			b.dma = &dma;
+			io.iov = NULL;
+			bdev_submit(ch, &io);
+			if (io.result != (good ? 0 : -EINVAL) || submitted - before != good)
+				fail_msg("case %zu, %u: %d", i, sectors, io.result);
+			/* Not both, and nothing where nobody reaches it. */
+			io.iov = &iov;
+			bdev_submit(ch, &io);
+			assert_int_equal(io.result, -EINVAL);
+			io.iov = NULL;
+			b.dma = NULL;
+			bdev_submit(ch, &io);
+			assert_int_equal(io.result, -EINVAL);
+		}
+		/* Sectors, but the device behind wants blocks. */
+		b.limits.piece_align = 4096;
+		b.dma = &dma;
+		bdev_submit(ch, &io);
+		assert_int_equal(io.result, cases[i].whole ? 0 : -EINVAL);
+		b.limits.piece_align = 0;
+	}
+	bdev_channel_close(ch);
+	bdev_delete_all();
+}
+
 static void test_check_operations(void **state)
 {
 	static _Alignas(512) char data[4096];
@@ -362,7 +439,7 @@ static void test_check_operations(void **state)
 	struct bdev b;
 	struct bdev_channel *ch = fake_open(&b);
 
-	assert_int_equal(submit(ch, (enum bdev_op)4, 0, 4096, &iov, 1), -EINVAL);
+	assert_int_equal(submit(ch, (enum bdev_op)5, 0, 4096, &iov, 1), -EINVAL);
 	assert_int_equal(submit(ch, BDEV_FLUSH, 0, 0, NULL, 0), 0);
 	assert_int_equal(submit(ch, BDEV_DISCARD, 0, 32768, NULL, 0), 0);
 	assert_int_equal(submit(ch, BDEV_DISCARD, 0, 36864, NULL, 0), -EINVAL);
@@ -768,6 +845,7 @@ int main(void)
 		cmocka_unit_test(test_delete_with_channel),
 		cmocka_unit_test(test_check_ranges),
 		cmocka_unit_test(test_check_pieces),
+		cmocka_unit_test(test_check_device_pieces),
 		cmocka_unit_test(test_check_operations),
 		cmocka_unit_test(test_null),
 		cmocka_unit_test(test_ram),

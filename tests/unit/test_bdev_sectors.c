@@ -415,6 +415,44 @@ static void test_alignments(void **state)
 	free(model);
 }
 
+/* What only the device reaches goes there as it is, and not at all if it is no whole blocks. */
+static void test_device_pieces(void **state)
+{
+	struct dma_piece pieces[2] = {{.bus = 0x7000 + 512, .len = 3584},
+				      {.bus = 0x3000, .len = 512}};
+	struct bdev_channel *ch = open_by_hand(&usual);
+	struct test_io t = {
+		.io = {.len = BLOCK, .pieces = pieces, .nr_pieces = 2, .done = test_io_done},
+	};
+	struct dma dma;
+	struct bdev *view = ch->bdev;
+
+	assert_null(view->dma);
+	assert_int_equal(view->limits.piece_align, BLOCK);
+	/* Its own is copied from the base when it is made. */
+	view->dma = base.bdev.dma = &dma;
+	for (unsigned op = BDEV_READ; op <= BDEV_WRITE; op++) {
+		t.io.op = (enum bdev_op)op;
+		t.io.offset = 3 * BLOCK;
+		t.io.result = 1;
+		t.done = 0;
+		bdev_submit(ch, &t.io);
+		expect_held(0, t.io.op, 3, 1);
+		assert_ptr_equal(last_channel->held[0]->pieces, pieces);
+		assert_int_equal(last_channel->held[0]->nr_pieces, 2);
+		assert_null(last_channel->held[0]->iov);
+		base_end(last_channel, 0, 0);
+		test_io_expect(&t, 0);
+		t.io.offset += SECTOR;
+		t.done = 0;
+		bdev_submit(ch, &t.io);
+		test_io_expect(&t, -EINVAL);
+		assert_int_equal(last_channel->held_len, 0);
+	}
+	bdev_channel_close(ch);
+	bdev_delete_all();
+}
+
 /* What reaches the base */
 
 static void test_passes_through(void **state)
@@ -932,6 +970,7 @@ int main(void)
 		cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_grows),
 		cmocka_unit_test(test_alignments),
+		cmocka_unit_test(test_device_pieces),
 		cmocka_unit_test(test_passes_through),
 		cmocka_unit_test(test_reads_what_it_writes_in_part),
 		cmocka_unit_test(test_errors),
