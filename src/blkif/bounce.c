@@ -254,7 +254,7 @@ bool blkif_bounce_take(struct blkif_io *io)
 		refs = io->meta[0];
 		io->segments = refs->segments;
 		io->pages = refs->pages;
-		io->iov = ((struct blkif_indirect_iov *)io->meta[1])->iov;
+		io->iov = ((union blkif_indirect_places *)io->meta[1])->iov;
 	}
 	page_pool_take(pool, io->pages, pages);
 	io->nr_pages = (uint16_t)pages;

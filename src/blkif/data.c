@@ -100,7 +100,7 @@ void blkif_data_describe(struct blkif_io *io)
 	io->bio.iovcnt = n;
 }
 
-/* Mapping */
+/* Mapping for the CPU */
 
 /* Whether the device takes the segments as they lie in the guest's pages. */
 static bool can_map(const struct blkif_io *io)
@@ -158,7 +158,7 @@ static bool map_to_stay(struct blkif_io *io)
 	return true;
 }
 
-bool blkif_data_map(struct blkif_io *io)
+static bool map_for_cpu(struct blkif_io *io)
 {
 	int n = 0;
 
@@ -185,20 +185,142 @@ bool blkif_data_map(struct blkif_io *io)
 	return true;
 }
 
+/* Mapping for devices */
+
+bool blkif_data_is_dma(const struct blkif_io *io)
+{
+	return io->way == BLKIF_DMA || io->way == BLKIF_DMA_PERSISTENT;
+}
+
+/*
+ * Where each segment lies within its page is all that has to be known of an address to say whether
+ * the device takes it.
+ */
+static bool prepare_for_devices(struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+	unsigned nr = io->req.nr_segments;
+
+	if (io->bytes < q->opts.dma_from_bytes)
+		return false;
+	for (unsigned i = 0; i < nr; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+
+		io->dma[i] = (struct dma_piece){
+			.bus = seg->first_sect * BLKIF_SECTOR_SIZE,
+			.len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE,
+		};
+	}
+	io->bio.pieces = io->dma;
+	io->bio.nr_pieces = nr;
+	if (!bdev_takes_pieces(q->opts.bdev, &io->bio))
+		goto copy;
+	if (q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT) {
+		io->way = BLKIF_DMA_PERSISTENT;
+		return true;
+	}
+	if (clock_now_ns() < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
+		goto copy;
+	io->way = BLKIF_DMA;
+	io->nr_pages = (uint16_t)nr;
+	return true;
+copy:
+	io->bio.pieces = NULL;
+	io->bio.nr_pieces = 0;
+	return false;
+}
+
+bool blkif_data_map(struct blkif_io *io)
+{
+	switch (io->queue->opts.sharing) {
+	case BLKIF_SHARE_COPY:
+		break;
+	case BLKIF_SHARE_MAP:
+	case BLKIF_SHARE_PERSISTENT:
+		return map_for_cpu(io);
+	case BLKIF_SHARE_DMA:
+	case BLKIF_SHARE_DMA_PERSISTENT:
+		return prepare_for_devices(io);
+	}
+	return false;
+}
+
+void blkif_data_add_maps(struct blkif_io *io)
+{
+	struct blkif_queue *q = io->queue;
+	struct share *share = share_of(io);
+	struct blkif_map *map;
+	uint64_t now_ns;
+
+	if (io->way == BLKIF_DMA) {
+		for (unsigned i = 0; i < io->nr_pages; i++)
+			share->ops->dma_map(share, q->opts.peer, io->segments[i].gref,
+					    io->req.kind == BLKIF_KIND_READ, &io->dma[i]);
+		return;
+	}
+	now_ns = clock_now_ns();
+	while (io->nr_pages < io->req.nr_segments) {
+		map = blkif_maps_get(&q->maps, io->segments[io->nr_pages].gref, now_ns);
+		if (!map)
+			return;
+		io->pages[io->nr_pages++] = map;
+	}
+}
+
+/* Fills in the addresses, for which pieces have only their places within a page. */
+bool blkif_data_take_maps(struct blkif_io *io)
+{
+	bool good = io->nr_pages == io->req.nr_segments;
+
+	for (unsigned i = 0; i < io->nr_pages; i++) {
+		struct dma_piece *piece = &io->dma[i];
+
+		if (io->way == BLKIF_DMA_PERSISTENT)
+			piece->bus = ((struct blkif_map *)io->pages[i])->piece.bus;
+		if (piece->bus == DMA_NO_BUS)
+			good = false;
+		else
+			piece->bus += io->segments[i].first_sect * BLKIF_SECTOR_SIZE;
+	}
+	if (!good && io->way == BLKIF_DMA)
+		io->queue->map_retry_at_ns = clock_now_ns() + BLKIF_MAPS_RETRY_NS;
+	return good;
+}
+
+static void unmap_for_devices(struct blkif_io *io)
+{
+	struct share *share = share_of(io);
+
+	for (unsigned i = 0; i < io->nr_pages; i++)
+		if (io->dma[i].bus != DMA_NO_BUS)
+			share->ops->dma_unmap(share, &io->dma[i]);
+}
+
 void blkif_data_unmap(struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
 	uint64_t now_ns;
 
-	if (io->way == BLKIF_MAPPED) {
+	if (!io->nr_pages)
+		return;
+	switch (io->way) {
+	case BLKIF_COPIED:
+		return;
+	case BLKIF_MAPPED:
 		share->ops->unmap(share, io->pages[0], io->nr_pages);
 		blkif_quota_put(&q->opts.guest->maps, io->nr_pages);
-	} else {
+		break;
+	case BLKIF_DMA:
+		unmap_for_devices(io);
+		blkif_quota_put(&q->opts.guest->maps, io->nr_pages);
+		break;
+	case BLKIF_PERSISTENT:
+	case BLKIF_DMA_PERSISTENT:
 		now_ns = clock_now_ns();
-		while (io->nr_pages)
-			blkif_maps_put(&q->maps, io->pages[--io->nr_pages], now_ns);
+		for (unsigned i = 0; i < io->nr_pages; i++)
+			blkif_maps_put(&q->maps, io->pages[i], now_ns);
+		break;
 	}
-	io->way = BLKIF_COPIED;
 	io->nr_pages = 0;
 }

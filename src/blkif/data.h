@@ -9,6 +9,10 @@
  * Whatever stands against that (a page that cannot be mapped, pieces that the device does not take,
  * the guest's quota) is no error: the request is copied instead, and then it shows whether its
  * references are good.
+ *
+ * Pages are mapped for the CPU, whose addresses the device's driver takes; or for devices only, and
+ * then what becomes of a request's pieces are bus addresses, at which nobody but the device ever
+ * looks.  The latter is done by the share's flush, for the requests of a pass together.
  */
 #ifndef SLUICE_BLKIF_DATA_H
 #define SLUICE_BLKIF_DATA_H
@@ -26,9 +30,18 @@ void blkif_data_copy(struct blkif_io *io,
 		     void (*add)(struct share *s, const struct share_piece *piece));
 /* Describes the bounce pages to the device. */
 void blkif_data_describe(struct blkif_io *io);
-/* Maps the request's pages and describes them to the device; false: it has to be copied. */
+/*
+ * Maps the request's pages for the CPU and describes them to the device; or prepares to map them
+ * for devices, which the request's way then says. False: it has to be copied.
+ */
 bool blkif_data_map(struct blkif_io *io);
-/* Lets go of what was mapped. */
+/* Whether it is on its way of being mapped for devices, or is. */
+bool blkif_data_is_dma(const struct blkif_io *io);
+/* Adds the mappings for devices; after the flush, the other describes them. False: it has to be
+ * copied, once its pages are unmapped. */
+void blkif_data_add_maps(struct blkif_io *io);
+bool blkif_data_take_maps(struct blkif_io *io);
+/* Lets go of what was mapped; pages that were mapped for devices are free after the next flush. */
 void blkif_data_unmap(struct blkif_io *io);
 
 #endif

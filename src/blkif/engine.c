@@ -19,9 +19,11 @@ struct blkif_engine {
 	/* The stages; see engine.h. */
 	struct list fetch;
 	struct list in;
+	struct list map;
 	struct list submit;
 	struct list finished;
 	struct list out;
+	struct list unmap;
 	struct list answer;
 	bool feed;        /* starved queues are to be looked at, whatever else there is to do */
 	struct list push; /* queues with responses that nobody can see yet */
@@ -29,8 +31,7 @@ struct blkif_engine {
 
 void blkif_engine_release(struct blkif_io *io)
 {
-	if (io->way != BLKIF_COPIED)
-		blkif_data_unmap(io);
+	blkif_data_unmap(io);
 	blkif_bounce_put(io);
 }
 
@@ -44,7 +45,7 @@ static void stage(struct list *list, struct blkif_io *io)
 static void answer_with(struct blkif_engine *e, struct blkif_io *io, enum blkif_status status)
 {
 	io->status = status;
-	stage(&e->answer, io);
+	stage(io->way == BLKIF_DMA && io->nr_pages ? &e->unmap : &e->answer, io);
 }
 
 static void bio_done(struct bdev_io *bio)
@@ -62,6 +63,7 @@ static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io);
 static void copy_instead(struct blkif_engine *e, struct blkif_io *io)
 {
 	blkif_engine_release(io);
+	io->way = BLKIF_COPIED;
 	io->copy = true;
 	take_memory_and_begin(e, io);
 }
@@ -94,6 +96,8 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 	bio->done = bio_done;
 	bio->iov = NULL;
 	bio->iovcnt = 0;
+	bio->pieces = NULL;
+	bio->nr_pieces = 0;
 	bio->offset = io->req.sector * BLKIF_SECTOR_SIZE;
 	bio->len = io->bytes;
 	bio->secure = io->req.secure;
@@ -112,6 +116,10 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 		bio->op = io->req.kind == BLKIF_KIND_READ ? BDEV_READ : BDEV_WRITE;
 		if (!io->copy && !blkif_data_map(io)) {
 			copy_instead(e, io);
+			return;
+		}
+		if (blkif_data_is_dma(io)) {
+			stage(&e->map, io);
 			return;
 		}
 		if (io->way != BLKIF_COPIED)
@@ -227,14 +235,66 @@ static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
 	route(e, io);
 }
 
-/* Copies for the requests of all queues, in one go; then each moves on by its own outcome. */
+static void mapping_is_done(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (blkif_data_take_maps(io)) {
+		stage(&e->submit, io);
+	} else if (io->way == BLKIF_DMA) {
+		/* What was mapped ends first. */
+		io->copy = true;
+		stage(&e->unmap, io);
+	} else {
+		copy_instead(e, io);
+	}
+}
+
+static void pages_are_unmapped(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (io->copy)
+		copy_instead(e, io);
+	else
+		stage(&e->answer, io);
+}
+
+/* All that was added is done: each moves on by its own outcome. */
+static void move_on(struct blkif_engine *e, struct list *from,
+		    void (*next)(struct blkif_engine *e, struct blkif_io *io))
+{
+	struct list *pos;
+
+	while ((pos = list_pop(from)))
+		next(e, list_entry(pos, struct blkif_io, node));
+}
+
+static void data_went_out(struct blkif_engine *e, struct blkif_io *io)
+{
+	answer_with(e, io, io->share_status ? BLKIF_ERROR : BLKIF_OKAY);
+}
+
+static void data_came_in(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (io->share_status)
+		answer_with(e, io, BLKIF_ERROR);
+	else
+		stage(&e->submit, io);
+}
+
+static bool has_steps(const struct blkif_engine *e)
+{
+	return !list_empty(&e->fetch) || !list_empty(&e->in) || !list_empty(&e->map) ||
+	       !list_empty(&e->out) || !list_empty(&e->unmap);
+}
+
+/* The share's steps for the requests of all queues, in one go. */
 static void share_all(struct blkif_engine *e)
 {
 	const struct share_ops *ops = e->share->ops;
-	struct list fetched = LIST_INIT(fetched), copied = LIST_INIT(copied);
+	struct list fetched = LIST_INIT(fetched), copied_in = LIST_INIT(copied_in);
+	struct list mapped = LIST_INIT(mapped), copied_out = LIST_INIT(copied_out);
+	struct list unmapped = LIST_INIT(unmapped);
 	struct list *pos;
 
-	if (list_empty(&e->fetch) && list_empty(&e->in) && list_empty(&e->out))
+	if (!has_steps(e))
 		return;
 	list_for_each (pos, &e->fetch)
 		blkif_data_fetch(list_entry(pos, struct blkif_io, node));
@@ -242,25 +302,28 @@ static void share_all(struct blkif_engine *e)
 		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_in);
 	list_for_each (pos, &e->out)
 		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_out);
+	list_for_each (pos, &e->unmap)
+		blkif_data_unmap(list_entry(pos, struct blkif_io, node));
+	list_for_each (pos, &e->map)
+		blkif_data_add_maps(list_entry(pos, struct blkif_io, node));
 	ops->flush(e->share);
 
+	/* What is found now has its turn in the next pass. */
 	list_splice_tail(&fetched, &e->fetch);
-	list_splice_tail(&copied, &e->in);
-	while ((pos = list_pop(&e->out))) {
-		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
+	list_splice_tail(&copied_in, &e->in);
+	list_splice_tail(&mapped, &e->map);
+	list_splice_tail(&copied_out, &e->out);
+	list_splice_tail(&unmapped, &e->unmap);
+	move_on(e, &copied_out, data_went_out);
+	move_on(e, &unmapped, pages_are_unmapped);
+	move_on(e, &copied_in, data_came_in);
+	move_on(e, &mapped, mapping_is_done);
+	move_on(e, &fetched, indirect_page_is_here);
+}
 
-		answer_with(e, io, io->share_status ? BLKIF_ERROR : BLKIF_OKAY);
-	}
-	while ((pos = list_pop(&copied))) {
-		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
-
-		if (io->share_status)
-			answer_with(e, io, BLKIF_ERROR);
-		else
-			stage(&e->submit, io);
-	}
-	while ((pos = list_pop(&fetched)))
-		indirect_page_is_here(e, list_entry(pos, struct blkif_io, node));
+void blkif_engine_flush(struct blkif_engine *e)
+{
+	e->share->ops->flush(e->share);
 }
 
 /* The device's side */
@@ -370,9 +433,8 @@ static void answer_all(struct blkif_engine *e)
 static bool has_work(const struct blkif_engine *e)
 {
 	/* The starved wait for pages, which come back with the requests that have them. */
-	return !list_empty(&e->fetch) || !list_empty(&e->in) || !list_empty(&e->submit) ||
-	       !list_empty(&e->finished) || !list_empty(&e->out) || !list_empty(&e->answer) ||
-	       e->feed;
+	return has_steps(e) || !list_empty(&e->submit) || !list_empty(&e->finished) ||
+	       !list_empty(&e->answer) || e->feed;
 }
 
 static int engine_poll(struct poller *p)
@@ -415,9 +477,11 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 	list_init(&e->starved);
 	list_init(&e->fetch);
 	list_init(&e->in);
+	list_init(&e->map);
 	list_init(&e->submit);
 	list_init(&e->finished);
 	list_init(&e->out);
+	list_init(&e->unmap);
 	list_init(&e->answer);
 	list_init(&e->push);
 	*out = e;

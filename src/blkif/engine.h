@@ -7,14 +7,17 @@
  *   starved     waits for bounce pages, in its queue's list
  *   fetch       its indirect page has to be copied in
  *   in          a WRITE whose data has to be copied in
+ *   map         its pages have to be mapped for devices
  *   submit      goes to the bdev now
  *   (the bdev)  has it
  *   finished    came back from the bdev
  *   out         a READ whose data has to be copied out
+ *   unmap       its pages have to be unmapped, before it is answered, or copied after all
  *   answer      gets its response
  *
- * One pass adds the copies of fetch, in and out to the share, flushes that once, moves all on,
- * submits, answers, and pushes and notifies each ring once.
+ * One pass adds the steps of fetch, in, map, out and unmap to the share, flushes that once, moves
+ * all on, submits, answers, and pushes and notifies each ring once.  Mapping for the CPU has no
+ * stage: it is done at once, by a call of its own.
  */
 #ifndef SLUICE_BLKIF_ENGINE_H
 #define SLUICE_BLKIF_ENGINE_H

@@ -18,20 +18,23 @@ struct blkif_indirect_refs {
 	struct blkif_wire_segment segments[BLKIF_MAX_SEGMENTS];
 	void *pages[BLKIF_MAX_SEGMENTS];
 };
-struct blkif_indirect_iov {
+union blkif_indirect_places {
 	struct iovec iov[BLKIF_MAX_SEGMENTS];
+	struct dma_piece dma[BLKIF_MAX_SEGMENTS];
 };
 enum { BLKIF_INDIRECT_META_PAGES = 2 };
 static_assert(sizeof(struct blkif_indirect_refs) <= PAGE_POOL_PAGE_SIZE, "one page");
-static_assert(sizeof(struct blkif_indirect_iov) <= PAGE_POOL_PAGE_SIZE, "one page");
+static_assert(sizeof(union blkif_indirect_places) <= PAGE_POOL_PAGE_SIZE, "one page");
 static_assert((int)BLKIF_MAX_SEGMENTS <= (int)BLKIF_SEGMENTS_PER_INDIRECT_PAGE,
 	      "one indirect page");
 
-/* How a request's data is reached. */
+/* How a request's data is reached, or was, if nr_pages is 0. */
 enum blkif_io_way {
-	BLKIF_COPIED,    /* through bounce pages: pages[] are those */
-	BLKIF_MAPPED,    /* mapped for this request: pages[0] is where */
-	BLKIF_PERSISTENT /* mapped to stay: pages[] are struct blkif_map */
+	BLKIF_COPIED,         /* through bounce pages: pages[] are those */
+	BLKIF_MAPPED,         /* mapped for this request: pages[0] is where */
+	BLKIF_PERSISTENT,     /* mapped to stay: pages[] are struct blkif_map */
+	BLKIF_DMA,            /* mapped for devices and this request: dma[] says where */
+	BLKIF_DMA_PERSISTENT, /* mapped for devices, to stay: pages[] are struct blkif_map */
 };
 
 struct blkif_io {
@@ -43,20 +46,26 @@ struct blkif_io {
 	int share_status; /* 0, or the errno of a copy that failed */
 	uint64_t bytes;
 	enum blkif_io_way way;
-	bool copy;         /* mapping has failed: it is copied */
+	bool copy;         /* it is copied, by choice or because mapping has failed */
 	bool has_meta;     /* it holds meta pages */
-	uint16_t nr_pages; /* entries of pages[] */
+	uint16_t nr_pages; /* pages held or mapped: entries of pages[] or of dma[] */
 	uint64_t taken_ns;
 	uint64_t failed_ns; /* when the device failed it first; 0: never */
 	struct bdev_io bio;
 	/* These point to what follows, or to the meta pages of an indirect request. */
 	struct blkif_wire_segment *segments;
 	void **pages;
-	struct iovec *iov;
+	union {
+		struct iovec *iov;
+		struct dma_piece *dma;
+	};
 	void *meta[BLKIF_INDIRECT_META_PAGES];
 	struct blkif_wire_segment direct_segments[BLKIF_MAX_DIRECT_SEGMENTS];
 	void *direct_pages[BLKIF_MAX_DIRECT_SEGMENTS];
-	struct iovec direct_iov[BLKIF_MAX_DIRECT_SEGMENTS];
+	union {
+		struct iovec direct_iov[BLKIF_MAX_DIRECT_SEGMENTS];
+		struct dma_piece direct_dma[BLKIF_MAX_DIRECT_SEGMENTS];
+	};
 };
 
 struct blkif_queue {
@@ -75,8 +84,9 @@ struct blkif_queue {
 	struct list starved; /* ios that wait for pages */
 	uint32_t nr_starved;
 	struct list starved_node; /* in the engine's list of such queues, or empty */
-	struct blkif_maps maps;   /* BLKIF_SHARE_PERSISTENT only */
-	uint64_t map_retry_at_ns; /* BLKIF_SHARE_MAP: a failure, and nothing is mapped until then */
+	bool keeps_maps;
+	struct blkif_maps maps;   /* of those ways of sharing that keep mappings */
+	uint64_t map_retry_at_ns; /* of the others: a failure, and nothing is mapped until then */
 	struct reactor_timer expire;
 	bool expiring; /* the timer runs */
 
@@ -118,8 +128,11 @@ struct blkif_queue {
 void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
 /* Engine: gives an io that was parked to the device again, or (@fail) answers it with an error. */
 void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail);
-/* Engine: takes the memory and mappings of an io back. */
+/* Engine: takes the memory and mappings of an io back; those for devices end with the next flush.
+ */
 void blkif_engine_release(struct blkif_io *io);
+/* Engine: has all that was added to the share done. Not while a pass collects its steps. */
+void blkif_engine_flush(struct blkif_engine *e);
 /* Engine: looks again at requests that wait for memory. */
 void blkif_engine_wake(struct blkif_engine *e);
 struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e);

@@ -16,7 +16,7 @@ static struct blkif_map **bucket_of(struct blkif_maps *maps, uint32_t ref)
 }
 
 int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		    struct blkif_guest *guest)
+		    struct blkif_guest *guest, bool dma)
 {
 	memset(maps, 0, sizeof(*maps));
 	maps->entries = calloc(BLKIF_MAPS_MAX, sizeof(maps->entries[0]));
@@ -29,6 +29,7 @@ int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
 	maps->share = share;
 	maps->peer = peer;
 	maps->guest = guest;
+	maps->dma = dma;
 	list_init(&maps->free);
 	list_init(&maps->unused);
 	for (unsigned i = 0; i < BLKIF_MAPS_MAX; i++)
@@ -36,18 +37,33 @@ int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
 	return 0;
 }
 
-static void unmap(struct blkif_maps *maps, struct blkif_map *map)
+/* A page that the last flush could not map. */
+static bool is_bad(const struct blkif_maps *maps, const struct blkif_map *map)
+{
+	return maps->dma && map->piece.bus == DMA_NO_BUS;
+}
+
+/* The entry names no page any more, and is nobody's. */
+static void drop(struct blkif_maps *maps, struct blkif_map *map)
 {
 	struct blkif_map **pos = bucket_of(maps, map->ref);
 
 	while (*pos != map)
 		pos = &(*pos)->next;
 	*pos = map->next;
-	maps->share->ops->unmap(maps->share, map->addr, 1);
 	blkif_quota_put(&maps->guest->maps, 1);
 	maps->mapped--;
-	list_del(&map->node);
 	list_add_head(&maps->free, &map->node);
+}
+
+static void unmap(struct blkif_maps *maps, struct blkif_map *map)
+{
+	if (maps->dma)
+		maps->share->ops->dma_unmap(maps->share, &map->piece);
+	else
+		maps->share->ops->unmap(maps->share, map->addr, 1);
+	list_del(&map->node);
+	drop(maps, map);
 }
 
 void blkif_maps_fini(struct blkif_maps *maps)
@@ -88,10 +104,26 @@ static struct blkif_map *take_entry(struct blkif_maps *maps, uint64_t now_ns)
 	return list_entry(list_pop(&maps->free), struct blkif_map, node);
 }
 
+/* Has the page mapped; false: it cannot be. One for devices only the flush will tell of. */
+static bool map_page(struct blkif_maps *maps, struct blkif_map *map, uint32_t ref)
+{
+	const struct share_ops *ops = maps->share->ops;
+
+	if (!maps->dma) {
+		map->addr = ops->map(maps->share, maps->peer, &ref, 1, true);
+		return map->addr;
+	}
+	map->piece = (struct dma_piece){0};
+	ops->dma_map(maps->share, maps->peer, ref, true, &map->piece);
+	return true;
+}
+
 struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t now_ns)
 {
 	struct blkif_map *map = find(maps, ref);
 
+	if (map && is_bad(maps, map))
+		return NULL;
 	if (map) {
 		maps->hits++;
 		if (!map->users++)
@@ -104,8 +136,7 @@ struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t
 	map = take_entry(maps, now_ns);
 	if (!map)
 		return NULL;
-	map->addr = maps->share->ops->map(maps->share, maps->peer, &ref, 1, true);
-	if (!map->addr) {
+	if (!map_page(maps, map, ref)) {
 		maps->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
 		blkif_quota_put(&maps->guest->maps, 1);
 		list_add_head(&maps->free, &map->node);
@@ -123,17 +154,27 @@ void blkif_maps_put(struct blkif_maps *maps, struct blkif_map *map, uint64_t now
 {
 	if (--map->users)
 		return;
+	if (is_bad(maps, map)) {
+		maps->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
+		drop(maps, map);
+		return;
+	}
 	map->unused_since_ns = now_ns;
 	list_add_tail(&maps->unused, &map->node);
 }
 
 void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns)
 {
+	bool any = false;
+
 	while (!list_empty(&maps->unused)) {
 		struct blkif_map *map = list_entry(maps->unused.next, struct blkif_map, node);
 
 		if (map->unused_since_ns >= since_ns)
 			break;
 		unmap(maps, map);
+		any = true;
 	}
+	if (any && maps->dma)
+		maps->share->ops->flush(maps->share);
 }

@@ -6,6 +6,10 @@
  * once, found by its number from then on, and unmapped when it has been the least recently used
  * for too long or has to make room.  The table has a fixed size, and the guest a quota over all
  * its queues; a page that cannot be mapped now is no error: its request is copied instead.
+ *
+ * Pages are mapped for the CPU, one by one, or for devices: then a pass's new ones are mapped by
+ * the share's next flush, all at once, and a page that several requests of the pass name is among
+ * them once.
  */
 #ifndef SLUICE_BLKIF_MAPS_H
 #define SLUICE_BLKIF_MAPS_H
@@ -26,7 +30,11 @@ enum {
 #define BLKIF_MAPS_RETRY_NS (100 * NSEC_PER_MSEC)
 
 struct blkif_map {
-	void *addr; /* the page, to read and write */
+	union {
+		void *addr; /* the page, to read and write */
+		/* The same for devices: valid once the share was flushed, DMA_NO_BUS: no page. */
+		struct dma_piece piece;
+	};
 	/* private */
 	struct list node; /* in the free or the unused list, or in none while it is used */
 	struct blkif_map *next;
@@ -42,6 +50,7 @@ struct blkif_maps {
 	/* private */
 	struct share *share;
 	struct blkif_guest *guest;
+	bool dma;
 	uint32_t peer;
 	uint64_t retry_at_ns; /* after a failure, nothing is mapped until then */
 	struct list free;
@@ -50,17 +59,20 @@ struct blkif_maps {
 	struct blkif_map **buckets;
 };
 
-/* Returns 0 or -ENOMEM. @share and @guest stay the caller's. */
+/*
+ * Maps for devices, if @dma, else for the CPU. Returns 0 or -ENOMEM. @share and @guest stay the
+ * caller's.
+ */
 int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		    struct blkif_guest *guest);
-/* Unmaps all; none may be in use. */
+		    struct blkif_guest *guest, bool dma);
+/* Unmaps all; none may be in use. As blkif_maps_expire(), not while others add to the share. */
 void blkif_maps_fini(struct blkif_maps *maps);
 
 /* The page that @ref names, to be put back; NULL if it cannot be mapped now. */
 struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t now_ns);
 void blkif_maps_put(struct blkif_maps *maps, struct blkif_map *map, uint64_t now_ns);
 
-/* Unmaps what has not been used since @since_ns. */
+/* Unmaps what has not been used since @since_ns, and flushes the share if it has to. */
 void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns);
 
 #endif

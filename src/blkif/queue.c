@@ -48,16 +48,18 @@ static void begin_barrier(struct blkif_queue *q)
 	blkif_engine_take(q->opts.engine, q->barrier);
 }
 
+/* A size that the request does not exceed: its segments may not be known yet. */
+static uint64_t most_bytes(const struct blkif_io *io)
+{
+	return io->req.indirect ? (uint64_t)io->req.nr_segments * BLKIF_PAGE_SIZE : io->bytes;
+}
+
 /* An indirect request is charged for whole pages, since its segments are not known yet. */
 static void charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t now_ns)
 {
-	uint64_t bytes = io->bytes;
-
 	if (!blkif_limiter_is_on(q->opts.limiter))
 		return;
-	if (!io->refused && io->req.indirect)
-		bytes = (uint64_t)io->req.nr_segments * BLKIF_PAGE_SIZE;
-	blkif_limiter_charge(q->opts.limiter, 1, bytes, now_ns);
+	blkif_limiter_charge(q->opts.limiter, 1, io->refused ? io->bytes : most_bytes(io), now_ns);
 }
 
 static void take_one(struct blkif_queue *q, uint64_t now_ns)
@@ -77,7 +79,6 @@ static void take_one(struct blkif_queue *q, uint64_t now_ns)
 	io->has_meta = false;
 	io->share_status = 0;
 	io->way = BLKIF_COPIED;
-	io->copy = q->opts.sharing == BLKIF_SHARE_COPY;
 	io->status = blkif_decode_request(q->ring.layout, entry->slot, &q->opts.limits, &io->req,
 					  io->direct_segments);
 	if (io->status == BLKIF_OKAY && io->req.nr_segments && !io->req.indirect)
@@ -85,6 +86,7 @@ static void take_one(struct blkif_queue *q, uint64_t now_ns)
 						   &bytes);
 	io->refused = io->status != BLKIF_OKAY;
 	io->bytes = bytes;
+	io->copy = q->opts.sharing == BLKIF_SHARE_COPY || most_bytes(io) < q->opts.dma_from_bytes;
 	charge(q, io, now_ns);
 	if (!io->refused && io->req.barrier) {
 		q->barrier = io;
@@ -232,6 +234,8 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 		.spin_max_ns = opts->spin_max_ns,
 	};
 	q->paused = opts->paused;
+	q->keeps_maps = opts->sharing == BLKIF_SHARE_PERSISTENT ||
+			opts->sharing == BLKIF_SHARE_DMA_PERSISTENT;
 	q->calm.fire = queue_calmed;
 	q->throttle.fire = queue_throttled;
 	q->expire.fire = queue_expire;
@@ -265,9 +269,9 @@ int blkif_queue_start(struct blkif_queue *q)
 
 	if (rc)
 		return rc;
-	if (q->opts.sharing == BLKIF_SHARE_PERSISTENT)
+	if (q->keeps_maps)
 		rc = blkif_maps_init(&q->maps, blkif_engine_share(q->opts.engine), q->opts.peer,
-				     q->opts.guest);
+				     q->opts.guest, q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT);
 	if (rc)
 		goto no_maps;
 	rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
@@ -276,7 +280,7 @@ int blkif_queue_start(struct blkif_queue *q)
 	reactor_poller_add(r, &q->poller);
 	return 0;
 no_channel:
-	if (q->opts.sharing == BLKIF_SHARE_PERSISTENT)
+	if (q->keeps_maps)
 		blkif_maps_fini(&q->maps);
 no_maps:
 	blkif_bounce_leave(q);
@@ -295,7 +299,7 @@ static void finish_stop(struct blkif_queue *q)
 	reactor_timer_stop(r, &q->expire);
 	reactor_poller_del(&q->poller);
 	bdev_channel_close(q->channel);
-	if (q->opts.sharing == BLKIF_SHARE_PERSISTENT)
+	if (q->keeps_maps)
 		blkif_maps_fini(&q->maps);
 	blkif_bounce_leave(q);
 	q->stopped = NULL;
@@ -328,6 +332,8 @@ static void give_back(struct blkif_queue *q)
 		blkif_engine_release(list_entry(pos, struct blkif_io, node));
 		list_add_tail(&back, pos);
 	}
+	/* Before its ring has them again, the guest's pages are its own. */
+	blkif_engine_flush(q->opts.engine);
 	q->nr_parked = 0;
 	list_splice_tail(&back, &q->starved);
 	list_del(&q->starved_node);
@@ -487,6 +493,22 @@ void blkif_queue_ring(struct blkif_queue *q)
 	reactor_poller_wake(&q->poller);
 }
 
+static void count_way(struct blkif_stats *stats, const struct blkif_io *io)
+{
+	static const enum blkif_way ways[] = {
+		[BLKIF_COPIED] = BLKIF_WAY_COPY,        [BLKIF_MAPPED] = BLKIF_WAY_MAP,
+		[BLKIF_PERSISTENT] = BLKIF_WAY_MAP,     [BLKIF_DMA] = BLKIF_WAY_DMA,
+		[BLKIF_DMA_PERSISTENT] = BLKIF_WAY_DMA,
+	};
+	struct blkif_way_stats *way = &stats->ways[ways[io->way]];
+
+	/* What has no segments has no data: flushes, discards. */
+	if (!io->req.nr_segments)
+		return;
+	way->requests++;
+	way->bytes += io->bytes;
+}
+
 static void count(struct blkif_stats *stats, const struct blkif_io *io, uint64_t now_ns)
 {
 	struct blkif_kind_stats *kind = &stats->kinds[io->req.kind];
@@ -499,6 +521,7 @@ static void count(struct blkif_stats *stats, const struct blkif_io *io, uint64_t
 	if (io->status == BLKIF_OKAY) {
 		kind->bytes += io->bytes;
 		hist_add(&kind->latency, now_ns - io->taken_ns);
+		count_way(stats, io);
 	} else if (io->share_status) {
 		stats->share_errors++;
 	} else {
@@ -535,6 +558,10 @@ void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from)
 		to->kinds[i].bytes += from->kinds[i].bytes;
 		to->kinds[i].errors += from->kinds[i].errors;
 		hist_merge(&to->kinds[i].latency, &from->kinds[i].latency);
+	}
+	for (unsigned i = 0; i < BLKIF_WAYS; i++) {
+		to->ways[i].requests += from->ways[i].requests;
+		to->ways[i].bytes += from->ways[i].bytes;
 	}
 	to->invalid += from->invalid;
 	to->share_errors += from->share_errors;

@@ -40,6 +40,9 @@ enum blkif_sharing {
 	BLKIF_SHARE_COPY,       /* copied to and from bounce pages; never mapped */
 	BLKIF_SHARE_MAP,        /* mapped for the time of each request */
 	BLKIF_SHARE_PERSISTENT, /* mapped, and kept: the frontend grants persistently */
+	/* The same for devices only, where the share can do that and the bdev has a dma. */
+	BLKIF_SHARE_DMA,
+	BLKIF_SHARE_DMA_PERSISTENT,
 };
 
 /* What becomes of a request that the device has failed. A flush's failure is always reported. */
@@ -62,6 +65,7 @@ struct blkif_queue_opts {
 	struct blkif_ledger_entry *ledger; /* blkif_layout_slots() entries, zeroed */
 	uint32_t spin_max_ns;              /* how long an idle queue may be polled */
 	enum blkif_sharing sharing;
+	uint32_t dma_from_bytes;       /* of those with dma: shorter requests are copied */
 	struct blkif_guest *guest;     /* what all queues of the guest share */
 	struct blkif_limiter *limiter; /* and all of the disk */
 	enum blkif_on_error on_error;
@@ -82,8 +86,22 @@ struct blkif_kind_stats {
 	struct hist latency;
 };
 
+/* The ways to a request's data, as statistics tell them apart. */
+enum blkif_way {
+	BLKIF_WAY_COPY,
+	BLKIF_WAY_MAP, /* for the CPU */
+	BLKIF_WAY_DMA, /* for devices */
+	BLKIF_WAYS,
+};
+
+struct blkif_way_stats {
+	uint64_t requests; /* READ and WRITE, answered OKAY */
+	uint64_t bytes;
+};
+
 struct blkif_stats {
 	struct blkif_kind_stats kinds[BLKIF_KINDS];
+	struct blkif_way_stats ways[BLKIF_WAYS];
 	uint64_t invalid;      /* requests refused before they reached the device */
 	uint64_t share_errors; /* requests whose pages could not be reached */
 	uint64_t notified;     /* notifications sent to the frontend */

@@ -49,12 +49,12 @@ struct share_ops {
 	void (*unmap)(struct share *s, void *addr, unsigned nr);
 	/*
 	 * Both NULL where guests' pages cannot be given to devices. The first adds a mapping of
-	 * @peer's page @ref for devices only, which may read it, and if @writable write it. Flush
-	 * sets @piece->bus to the address of the page's first byte, or to DMA_NO_BUS if it cannot
-	 * be mapped, for whatever reason, and @piece->handle. The second adds its end, performed by
-	 * flush, for which @piece->handle and the page of @piece->bus still say what they did
-	 * (within the page it may have moved); no device uses it any more. Flush performs ends
-	 * before beginnings. @piece is valid until flush has returned.
+	 * @peer's page @ref for devices only, which may read it, and if @writable write it. By the
+	 * end of the flush @piece->bus is the address of the page's first byte, or DMA_NO_BUS if it
+	 * cannot be mapped, for whatever reason, and @piece->handle what its end needs; @piece is
+	 * valid until then. The second adds that end, by what @piece says now; within the page its
+	 * address may have moved. No device uses the page any more, which is free when flush has
+	 * returned. Flush performs ends before beginnings.
 	 */
 	void (*dma_map)(struct share *s, uint32_t peer, uint32_t ref, bool writable,
 			struct dma_piece *piece);

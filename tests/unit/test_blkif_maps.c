@@ -40,19 +40,70 @@ static void fake_unmap(struct share *s, void *addr, unsigned nr)
 	mapped[(char *)addr - pages]--;
 }
 
-static const struct share_ops ops = {.map = fake_map, .unmap = fake_unmap};
+/* Mappings for devices: nothing is done before the flush. */
+enum { STEPS_MAX = 4096 };
+static struct dma_piece *starts[STEPS_MAX];
+static uint32_t start_refs[STEPS_MAX], ends[STEPS_MAX];
+static unsigned nr_starts, nr_ends, flushes;
+
+static uint64_t bus_of(uint32_t ref)
+{
+	return (0x7000 + ref) * 4096ULL;
+}
+
+static void fake_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool writable,
+			 struct dma_piece *piece)
+{
+	calls++;
+	assert_int_equal(peer, PEER);
+	assert_true(writable);
+	starts[nr_starts] = piece;
+	start_refs[nr_starts++] = ref;
+}
+
+static void fake_dma_unmap(struct share *s, const struct dma_piece *piece)
+{
+	assert_int_equal(piece->bus, bus_of(piece->handle));
+	ends[nr_ends++] = piece->handle;
+}
+
+static void fake_flush(struct share *s)
+{
+	flushes++;
+	for (unsigned i = 0; i < nr_ends; i++) {
+		assert_int_equal(mapped[ends[i]], 1);
+		mapped[ends[i]]--;
+	}
+	for (unsigned i = 0; i < nr_starts; i++) {
+		starts[i]->bus = refuse ? DMA_NO_BUS : bus_of(start_refs[i]);
+		starts[i]->handle = start_refs[i];
+		mapped[start_refs[i]] += !refuse;
+	}
+	nr_ends = nr_starts = 0;
+}
+
+static const struct share_ops ops = {
+	.map = fake_map,
+	.unmap = fake_unmap,
+	.flush = fake_flush,
+	.dma_map = fake_dma_map,
+	.dma_unmap = fake_dma_unmap,
+};
 static struct share share = {.ops = &ops};
 static struct blkif_guest guest;
 static struct blkif_maps maps;
+static bool for_devices;
 
 static int setup(void **state)
 {
+	for_devices = *state;
+	nr_starts = nr_ends = flushes = 0;
 	memset(mapped, 0, sizeof(mapped));
 	refuse = false;
 	calls = 0;
 	memset(&guest, 0, sizeof(guest));
 	guest.maps.max = REFS;
-	return blkif_maps_init(&maps, &share, PEER, &guest);
+	return blkif_maps_init(&maps, &share, PEER, &guest, for_devices);
 }
 
 static size_t used(void)
@@ -63,24 +114,38 @@ static size_t used(void)
 static int teardown(void **state)
 {
 	blkif_maps_fini(&maps);
+	assert_int_equal(nr_ends, 0);
 	for (unsigned i = 0; i < REFS; i++)
 		if (mapped[i])
 			return -1;
 	return used() ? -1 : 0;
 }
 
-static void use(uint32_t ref, uint64_t now_ns)
+/* A page as its user has it, after the flush of its pass. */
+static struct blkif_map *get(uint32_t ref, uint64_t now_ns)
 {
 	struct blkif_map *map = blkif_maps_get(&maps, ref, now_ns);
 
+	if (for_devices)
+		fake_flush(&share);
+	return map;
+}
+
+static void use(uint32_t ref, uint64_t now_ns)
+{
+	struct blkif_map *map = get(ref, now_ns);
+
 	assert_non_null(map);
-	assert_ptr_equal(map->addr, &pages[ref]);
+	if (for_devices)
+		assert_int_equal(map->piece.bus, bus_of(ref));
+	else
+		assert_ptr_equal(map->addr, &pages[ref]);
 	blkif_maps_put(&maps, map, now_ns);
 }
 
 static void a_page_is_mapped_once(void **state)
 {
-	struct blkif_map *a = blkif_maps_get(&maps, 5, 1), *b = blkif_maps_get(&maps, 5, 1);
+	struct blkif_map *a = get(5, 1), *b = get(5, 1);
 
 	assert_non_null(a);
 	assert_ptr_equal(a, b);
@@ -98,7 +163,7 @@ static void a_page_is_mapped_once(void **state)
 static void the_least_recently_used_makes_room(void **state)
 {
 	const uint64_t s = NSEC_PER_SEC;
-	struct blkif_map *held = blkif_maps_get(&maps, 0, 0);
+	struct blkif_map *held = get(0, 0);
 
 	for (uint32_t ref = 1; ref < BLKIF_MAPS_MAX; ref++)
 		use(ref, ref * s);
@@ -120,7 +185,7 @@ static void a_round_of_too_many_pages_does_not_thrash(void **state)
 
 	for (unsigned round = 0; round < 100; round++)
 		for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX + 50; ref++, asked++) {
-			struct blkif_map *map = blkif_maps_get(&maps, ref, round * 1000);
+			struct blkif_map *map = get(ref, round * 1000);
 
 			if (!map)
 				continue;
@@ -137,12 +202,12 @@ static void a_full_table_says_no(void **state)
 	static struct blkif_map *held[BLKIF_MAPS_MAX];
 
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
-		assert_non_null(held[ref] = blkif_maps_get(&maps, ref, 0));
-	assert_null(blkif_maps_get(&maps, 2000, 0));
+		assert_non_null(held[ref] = get(ref, 0));
+	assert_null(get(2000, 0));
 	assert_int_equal(mapped[2000], 0);
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		blkif_maps_put(&maps, held[ref], 1);
-	assert_null(blkif_maps_get(&maps, 2000, 2));
+	assert_null(get(2000, 2));
 	use(2000, NSEC_PER_SEC + 1);
 }
 
@@ -159,7 +224,7 @@ static void the_guests_quota_holds_over_queues(void **state)
 
 static void what_is_idle_expires(void **state)
 {
-	struct blkif_map *held = blkif_maps_get(&maps, 9, 0);
+	struct blkif_map *held = get(9, 0);
 
 	use(1, 100);
 	use(2, 200);
@@ -204,21 +269,90 @@ static void references_that_collide(void **state)
 	assert_int_equal(maps.mapped, 2);
 }
 
+/* What several requests of one pass name is mapped once, by the flush that they share. */
+static void requests_of_a_pass_share_a_mapping(void **state)
+{
+	struct blkif_map *a = blkif_maps_get(&maps, 5, 1), *b = blkif_maps_get(&maps, 5, 1);
+	struct blkif_map *c = blkif_maps_get(&maps, 6, 1);
+
+	assert_ptr_equal(a, b);
+	assert_int_equal(calls, 2);
+	assert_int_equal(mapped[5], 0);
+	fake_flush(&share);
+	assert_int_equal(a->piece.bus, bus_of(5));
+	assert_int_equal(c->piece.bus, bus_of(6));
+	blkif_maps_put(&maps, a, 1);
+	blkif_maps_put(&maps, b, 1);
+	blkif_maps_put(&maps, c, 1);
+	assert_int_equal(maps.mapped, 2);
+}
+
+/* All that have a page which cannot be mapped learn it; nothing of it is left, and it costs a try
+ * now and then. */
+static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
+{
+	struct blkif_map *a, *b;
+
+	use(1, 0);
+	refuse = true;
+	a = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
+	b = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
+	fake_flush(&share);
+	refuse = false;
+	assert_ptr_equal(a, b);
+	assert_int_equal(a->piece.bus, DMA_NO_BUS);
+	blkif_maps_put(&maps, a, NSEC_PER_SEC);
+	/* Somebody has it still: nobody else gets it. */
+	assert_null(blkif_maps_get(&maps, 2, 2 * NSEC_PER_SEC));
+	blkif_maps_put(&maps, b, NSEC_PER_SEC);
+	assert_int_equal(used(), 1);
+	assert_int_equal(maps.mapped, 1);
+	assert_null(blkif_maps_get(&maps, 2, NSEC_PER_SEC + 1));
+	assert_int_equal(calls, 2);
+	use(2, 2 * NSEC_PER_SEC);
+	assert_int_equal(maps.mapped, 2);
+}
+
+/* Nobody else would flush the end of mappings outside of a pass. */
+static void expiring_is_done_when_it_returns(void **state)
+{
+	use(1, 0);
+	flushes = 0;
+	blkif_maps_expire(&maps, 1);
+	assert_int_equal(mapped[1], 0);
+	assert_int_equal(flushes, 1);
+	blkif_maps_expire(&maps, 1);
+	assert_int_equal(flushes, 1);
+}
+
+#define in_cpu(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define in_devices(fn)                                                               \
+	{                                                                            \
+		.name = #fn ", for devices", .test_func = (fn), .setup_func = setup, \
+		.teardown_func = teardown, .initial_state = &for_devices             \
+	}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(a_page_is_mapped_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_least_recently_used_makes_room, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(a_round_of_too_many_pages_does_not_thrash, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(a_full_table_says_no, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_guests_quota_holds_over_queues, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(what_is_idle_expires, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_failure_is_not_tried_again_at_once, setup,
-						teardown),
-		cmocka_unit_test_setup_teardown(references_that_collide, setup, teardown),
+		in_cpu(a_page_is_mapped_once),
+		in_devices(a_page_is_mapped_once),
+		in_cpu(the_least_recently_used_makes_room),
+		in_devices(the_least_recently_used_makes_room),
+		in_cpu(a_round_of_too_many_pages_does_not_thrash),
+		in_devices(a_round_of_too_many_pages_does_not_thrash),
+		in_cpu(a_full_table_says_no),
+		in_devices(a_full_table_says_no),
+		in_cpu(the_guests_quota_holds_over_queues),
+		in_devices(the_guests_quota_holds_over_queues),
+		in_cpu(what_is_idle_expires),
+		in_devices(what_is_idle_expires),
+		in_cpu(a_failure_is_not_tried_again_at_once),
+		in_cpu(references_that_collide),
+		in_devices(references_that_collide),
+		in_devices(requests_of_a_pass_share_a_mapping),
+		in_devices(what_cannot_be_mapped_for_devices_is_forgotten),
+		in_devices(expiring_is_done_when_it_returns),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
