@@ -72,9 +72,12 @@ static bool is_policy(const char *text)
 int disk_check_options(struct client *c, const struct disk_options *o)
 {
 	if (o->sharing && strcmp(o->sharing, "copy") && strcmp(o->sharing, "map") &&
-	    strcmp(o->sharing, "auto"))
-		return client_misuse(c, "the mode of sharing is copy, map or auto, not '%s'",
+	    strcmp(o->sharing, "dma") && strcmp(o->sharing, "auto"))
+		return client_misuse(c, "the mode of sharing is copy, map, dma or auto, not '%s'",
 				     o->sharing);
+	if (o->persistent && strcmp(o->persistent, "yes") && strcmp(o->persistent, "no"))
+		return client_misuse(c, "mappings are persistent, yes or no, not '%s'",
+				     o->persistent);
 	if (o->on_error && !is_policy(o->on_error))
 		return client_misuse(
 			c, "on an error: report, retry:SECONDS (1 to %d) or stop, not '%s'",
@@ -91,6 +94,9 @@ json_t *disk_attach_params(const char *domain, const char *vdev, const char *bde
 
 	if (o->sharing)
 		rc |= json_object_set_new(params, "sharing", json_string(o->sharing));
+	if (o->persistent)
+		rc |= json_object_set_new(params, "persistent",
+					  json_boolean(!strcmp(o->persistent, "yes")));
 	if (o->on_error)
 		rc |= json_object_set_new(params, "on_error", json_string(o->on_error));
 	if (o->iops)
@@ -121,6 +127,8 @@ char *disk_target(const char *bdev, const char *instance, const struct disk_opti
 		fputs(",shared", f);
 	if (o->sharing)
 		fprintf(f, ",sharing=%s", o->sharing);
+	if (o->persistent)
+		fprintf(f, ",persistent=%s", o->persistent);
 	if (o->on_error)
 		fprintf(f, ",on-error=%s", o->on_error);
 	if (o->iops)

@@ -32,10 +32,12 @@ int disk_find_domain(struct client *c, const char *domain, struct disk_domain *d
 struct disk_options {
 	bool readonly;
 	bool shared;
-	const char *sharing;  /* NULL: the daemon's default */
-	const char *on_error; /* NULL: the daemon's default */
-	uint64_t iops;        /* requests a second; 0: no limit */
-	uint64_t bandwidth;   /* bytes a second; 0: no limit */
+	/* NULL: the daemon's default */
+	const char *sharing;
+	const char *persistent; /* "yes" or "no" */
+	const char *on_error;
+	uint64_t iops;      /* requests a second; 0: no limit */
+	uint64_t bandwidth; /* bytes a second; 0: no limit */
 };
 
 /*

@@ -9,10 +9,16 @@
 #include "sluice/disk.h"
 #include "sluice/text.h"
 
-static const char *sharing_word(const json_t *vbd)
+/* Only mappings persist: of the CPU's that is the word, since those for devices say "dma" first. */
+static void add_sharing(struct table *t, const json_t *vbd)
 {
-	/* Only mappings persist. */
-	return client_truth(vbd, "persistent") ? "persistent" : client_text(vbd, "sharing");
+	const char *sharing = client_text(vbd, "sharing");
+	bool persistent = client_truth(vbd, "persistent");
+
+	if (persistent && !strcmp(sharing, "map"))
+		table_cell(t, "persistent");
+	else
+		table_cell(t, "%s%s", sharing, persistent ? ",persistent" : "");
 }
 
 static void add_notes(struct table *t, const json_t *vbd)
@@ -52,7 +58,7 @@ static void add_row(struct table *t, const json_t *vbd)
 	table_cell(t, "%s", client_text(vbd, "state"));
 	table_cell(t, "%s", client_text(vbd, "frontend_state"));
 	table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(vbd, "queues"));
-	table_cell(t, "%s", sharing_word(vbd));
+	add_sharing(t, vbd);
 	table_cell(t, "%s", client_text(vbd, "on_error"));
 	add_notes(t, vbd);
 }

@@ -82,6 +82,27 @@ static void print_memory(FILE *out, const json_t *counters)
 			client_number(guest, "mapped_pages_max"));
 }
 
+/* How much of the data went which way. */
+static void print_ways(FILE *out, const json_t *counters)
+{
+	static const char *const ways[][2] = {
+		{"copy", "copied"}, {"map", "mapped"}, {"dma", "mapped for the device"}};
+	const json_t *shared = json_object_get(counters, "shared_by");
+	const char *comma = "";
+	char bytes[16];
+
+	fputs("  data: ", out);
+	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+		const json_t *way = json_object_get(shared, ways[i][0]);
+
+		text_size((uint64_t)client_number(way, "bytes"), bytes);
+		fprintf(out, "%s%s %s (%" JSON_INTEGER_FORMAT " requests)", comma, bytes,
+			ways[i][1], client_number(way, "requests"));
+		comma = ", ";
+	}
+	fputc('\n', out);
+}
+
 /* What a disk and a queue have in common, below their headline. */
 static void print_counters(FILE *out, const json_t *counters)
 {
@@ -108,6 +129,7 @@ static void print_counters(FILE *out, const json_t *counters)
 		client_number(counters, "parked"), client_number(counters, "starved"),
 		client_number(counters, "throttled"));
 	print_notifications(out, counters);
+	print_ways(out, counters);
 	print_memory(out, counters);
 }
 

@@ -244,9 +244,9 @@ int vbd_command_attach(struct client *c, int argc, char **argv)
 	struct disk_options o = {0};
 	const struct client_option options[] = {
 		{"readonly", &o.readonly, NULL}, {"shared", &o.shared, NULL},
-		{"sharing", NULL, &o.sharing},   {"on-error", NULL, &o.on_error},
-		{"iops", NULL, &iops},           {"bandwidth", NULL, &bandwidth},
-		{"toolstack", NULL, &toolstack},
+		{"sharing", NULL, &o.sharing},   {"persistent", NULL, &o.persistent},
+		{"on-error", NULL, &o.on_error}, {"iops", NULL, &iops},
+		{"bandwidth", NULL, &bandwidth}, {"toolstack", NULL, &toolstack},
 	};
 	struct disk_domain d;
 	char *xl;

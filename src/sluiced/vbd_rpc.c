@@ -78,10 +78,10 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct args {
 		const char *domain, *vdev, *bdev;
-		bool readonly, shared;
+		bool readonly, shared, persistent;
 		const char *sharing, *on_error;
 		uint64_t rw_ios_per_sec, rw_bytes_per_sec;
-	} args = {0};
+	} args = {.persistent = true};
 	static const struct params_field fields[] = {
 		PARAMS_REQUIRED(struct args, domain, PARAMS_STRING),
 		PARAMS_REQUIRED(struct args, vdev, PARAMS_STRING),
@@ -89,6 +89,7 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 		PARAMS_OPTIONAL(struct args, readonly, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, shared, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, sharing, PARAMS_STRING),
+		PARAMS_OPTIONAL(struct args, persistent, PARAMS_BOOL),
 		PARAMS_OPTIONAL(struct args, on_error, PARAMS_STRING),
 		PARAMS_OPTIONAL(struct args, rw_ios_per_sec, PARAMS_U64),
 		PARAMS_OPTIONAL(struct args, rw_bytes_per_sec, PARAMS_U64),
@@ -106,6 +107,7 @@ static void attach(struct rpc_request *req, const json_t *params, void *arg)
 	want.readonly = args.readonly;
 	want.target = (struct target){
 		.shared = args.shared,
+		.not_persistent = !args.persistent,
 		.ios_per_sec = args.rw_ios_per_sec,
 		.bytes_per_sec = args.rw_bytes_per_sec,
 	};

@@ -4,7 +4,7 @@
  *
  *   xen_get_domain {domain}                                      -> {domid, name, toolstack}
  *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false, sharing="auto",
- *               on_error="report", rw_ios_per_sec=0, rw_bytes_per_sec=0}
+ *               persistent=true, on_error="report", rw_ios_per_sec=0, rw_bytes_per_sec=0}
  *                                                                -> {domid, devid, vdev, backend}
  *   vbd_detach {domain, vdev, force=false}                       -> true, once the disk is gone
  *   vbd_pause {domain, vdev}                                     -> true, once the disk is quiet

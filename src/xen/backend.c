@@ -359,6 +359,7 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 	list_init(&be->vbds);
 	list_init(&be->guests);
 	be->retry.fire = retry_fired;
+	be->map_from = UINT32_MAX;
 	rc = xen_host_check(opts->root, err);
 	if (rc)
 		goto no_host;
@@ -383,9 +384,12 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 	rc = be->lanes ? 0 : err_set(err, -ENOMEM, "no memory for the Xen backend");
 	for (; !rc && lanes < opts->nr_reactors; lanes += !rc)
 		rc = xen_lane_init(&be->lanes[lanes], opts->reactors[lanes], opts->bounce_pages,
-				   err);
+				   opts->ledger, err);
 	if (rc)
 		goto no_lanes;
+	be->can_dma = true;
+	for (unsigned i = 0; i < lanes; i++)
+		be->can_dma &= be->lanes[i].device != NULL;
 	*out = be;
 	return 0;
 no_lanes:
@@ -486,6 +490,29 @@ void xen_backend_destroy(struct xen_backend *be)
 	xengnttab_close(be->gnttab);
 	xs_close(be->store.xs);
 	free(be);
+}
+
+void xen_backend_set_map_from(struct xen_backend *be, uint32_t bytes)
+{
+	be->map_from = bytes;
+}
+
+int xen_backend_check_sharing(const struct xen_backend *be, const struct bdev *b,
+			      const struct target *t, struct err *err)
+{
+	if (t->sharing != TARGET_SHARING_DMA)
+		return 0;
+	if (!be->can_dma)
+		return err_set(err, -EOPNOTSUPP,
+			       "guests' pages cannot be mapped for devices on this host: use "
+			       "sharing=copy or sharing=map");
+	if (!b->dma)
+		return err_set(err, -EOPNOTSUPP,
+			       "bdev %s is on no drive of sluiced's own, so that no device could "
+			       "reach the guest's pages by itself: use sharing=copy or "
+			       "sharing=map",
+			       b->name);
+	return 0;
 }
 
 /* What administrators ask for */
@@ -636,6 +663,9 @@ int xen_backend_attach(struct xen_backend *be, const struct xen_attach *want, co
 	if (rc)
 		return rc;
 	bdev_release(b);
+	rc = xen_backend_check_sharing(be, b, &want->target, err);
+	if (rc)
+		return rc;
 	target_format(&want->target, target);
 	vdev_format(a.devid, vdev, sizeof(vdev));
 	snprintf(a.front, sizeof(a.front), "/local/domain/%u/device/vbd/%u", a.domid, a.devid);

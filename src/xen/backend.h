@@ -16,6 +16,7 @@
 #include "reactor/reactor.h"
 #include "xen/target.h"
 
+struct grant_ledger;
 struct xen_backend;
 struct vbd;
 
@@ -33,7 +34,12 @@ struct xen_backend_opts {
 	size_t guest_maps;
 	unsigned max_queues;  /* offered to each frontend */
 	uint32_t spin_max_ns; /* how long an idle queue may be polled */
-	const char *root;     /* where /sys and /dev are; "" but in tests */
+	/*
+	 * Of what is mapped for devices, the caller's; NULL: disks cannot be shared so (where the
+	 * domain is none for that, say).
+	 */
+	struct grant_ledger *ledger;
+	const char *root; /* where /sys and /dev are; "" but in tests */
 };
 
 /*
@@ -51,6 +57,12 @@ int xen_backend_start(struct xen_backend *be, struct err *err);
 void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void *arg);
 /* Before the reactors have run, or when they have stopped after a drain. */
 void xen_backend_destroy(struct xen_backend *be);
+
+/*
+ * From how many bytes of a request on sharing=auto maps for devices what a device can reach, for
+ * disks that connect from now on. It is never so (UINT32_MAX) until it was called.
+ */
+void xen_backend_set_map_from(struct xen_backend *be, uint32_t bytes);
 
 /* A domain by its number or name. Returns 0 or -ENOENT, with the remedy. @name has 64 bytes. */
 int xen_backend_find_domain(struct xen_backend *be, const char *domain, uint32_t *domid, char *name,

@@ -219,6 +219,7 @@ static int open_ring(struct connection *c, unsigned n, struct err *err)
 		.ledger = r->ledger,
 		.spin_max_ns = opts->spin_max_ns,
 		.sharing = opts->sharing,
+		.dma_from_bytes = opts->dma_from_bytes,
 		.guest = opts->guest,
 		.limiter = opts->limiter,
 		.on_error = opts->on_error,

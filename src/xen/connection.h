@@ -44,6 +44,7 @@ struct connection_opts {
 	struct bdev *bdev;                  /* of 512-byte blocks */
 	struct blkif_limits limits;
 	enum blkif_sharing sharing;
+	uint32_t dma_from_bytes;
 	struct blkif_guest *guest;
 	struct blkif_limiter *limiter;
 	enum blkif_on_error on_error;

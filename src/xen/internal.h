@@ -25,7 +25,9 @@ struct xen_backend {
 	uint32_t self; /* our domain's id */
 	xengnttab_handle *gnttab;
 	struct xen_lane *lanes;
+	bool can_dma; /* the lanes map for devices */
 	unsigned next_lane;
+	uint32_t map_from; /* see xen_backend_set_map_from() */
 	struct reactor_fd xs_fd;
 	struct reactor_timer retry; /* for disks that wait for what no watch tells */
 	uint64_t retry_at_ns;       /* 0: it does not run */
@@ -47,6 +49,11 @@ void xen_backend_put_guest(struct xen_guest *g);
 bool xen_backend_is_moving(struct xen_backend *be, const struct bdev *b, const struct vbd *v);
 /* Whether another disk than @v waits for that bdev in this way: then it is nobody else's. */
 bool xen_backend_is_reserved(struct xen_backend *be, const char *bdev, const struct vbd *v);
+/*
+ * Whether @b's data can be shared as the target says. Returns 0, or -EOPNOTSUPP with the remedy.
+ */
+int xen_backend_check_sharing(const struct xen_backend *be, const struct bdev *b,
+			      const struct target *t, struct err *err);
 /* Disks that wait for a bdev may be luckier now. */
 void xen_backend_bdev_is_free(struct xen_backend *be);
 /* A vbd's connection has ended during a drain. */

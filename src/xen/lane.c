@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "xen/lane.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "blkif/engine.h"
 
 static void add_copy(struct share *s, const struct share_piece *piece, bool to_guest)
@@ -33,7 +35,11 @@ static void share_copy_out(struct share *s, const struct share_piece *piece)
 
 static void share_flush(struct share *s)
 {
-	grant_copier_flush(container_of(s, struct xen_lane, share)->copier);
+	struct xen_lane *lane = container_of(s, struct xen_lane, share);
+
+	grant_copier_flush(lane->copier);
+	if (lane->device)
+		grant_device_flush(lane->device);
 }
 
 static void *share_map(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
@@ -48,6 +54,19 @@ static void share_unmap(struct share *s, void *addr, unsigned nr)
 	grant_mapper_unmap(container_of(s, struct xen_lane, share)->mapper, addr, nr);
 }
 
+static void share_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool writable,
+			  struct dma_piece *piece)
+{
+	grant_device_map(container_of(s, struct xen_lane, share)->device, (uint16_t)peer, ref,
+			 writable, &piece->bus, &piece->handle);
+}
+
+static void share_dma_unmap(struct share *s, const struct dma_piece *piece)
+{
+	grant_device_unmap(container_of(s, struct xen_lane, share)->device,
+			   piece->bus - piece->bus % DMA_PAGE_SIZE, piece->handle);
+}
+
 static const struct share_ops share_ops = {
 	.copy_in = share_copy_in,
 	.copy_out = share_copy_out,
@@ -56,8 +75,22 @@ static const struct share_ops share_ops = {
 	.unmap = share_unmap,
 };
 
-int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages, struct err *err)
+static const struct share_ops share_ops_with_dma = {
+	.copy_in = share_copy_in,
+	.copy_out = share_copy_out,
+	.flush = share_flush,
+	.map = share_map,
+	.unmap = share_unmap,
+	.dma_map = share_dma_map,
+	.dma_unmap = share_dma_unmap,
+};
+
+static_assert(GRANT_NO_BUS == DMA_NO_BUS, "one value for both");
+
+int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
+		  struct grant_ledger *ledger, struct err *err)
 {
+	struct err no_dma;
 	int rc;
 
 	memset(lane, 0, sizeof(*lane));
@@ -69,6 +102,10 @@ int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
 	rc = grant_mapper_create(&lane->mapper, err);
 	if (rc)
 		goto no_mapper;
+	if (ledger && grant_device_create(ledger, &lane->device, &no_dma))
+		log_warning("nothing is mapped for devices: %s", no_dma.text);
+	if (lane->device)
+		lane->share.ops = &share_ops_with_dma;
 	rc = xen_events_create(r, &lane->events, err);
 	if (rc)
 		goto no_events;
@@ -90,6 +127,8 @@ no_start:
 no_engine:
 	xen_events_destroy(lane->events);
 no_events:
+	if (lane->device)
+		grant_device_destroy(lane->device);
 	grant_mapper_destroy(lane->mapper);
 no_mapper:
 	grant_copier_destroy(lane->copier);
@@ -102,6 +141,8 @@ void xen_lane_fini(struct xen_lane *lane)
 	xen_events_stop(lane->events);
 	blkif_engine_destroy(lane->engine);
 	xen_events_destroy(lane->events);
+	if (lane->device)
+		grant_device_destroy(lane->device);
 	grant_mapper_destroy(lane->mapper);
 	grant_copier_destroy(lane->copier);
 }

@@ -48,6 +48,24 @@ static json_t *describe_waiting(const struct vbd *v)
 				    : "requests are tried again");
 }
 
+/* What sharing comes to, and (auto, where devices reach pages) from how many bytes on it maps. */
+static json_t *describe_sharing(const struct vbd *v, enum blkif_sharing sharing)
+{
+	static const char *const names[] = {
+		[BLKIF_SHARE_COPY] = "copy",          [BLKIF_SHARE_MAP] = "map",
+		[BLKIF_SHARE_PERSISTENT] = "map",     [BLKIF_SHARE_DMA] = "dma",
+		[BLKIF_SHARE_DMA_PERSISTENT] = "dma",
+	};
+	bool chosen = sharing == BLKIF_SHARE_DMA && v->want.sharing == TARGET_SHARING_AUTO;
+
+	return json_pack("{s:s,s:b,s:o}", "sharing",
+			 chosen ? target_sharing_name(v->want.sharing) : names[sharing],
+			 "persistent",
+			 sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT,
+			 "map_from",
+			 chosen ? json_integer((json_int_t)vbd_get_dma_from(v)) : json_null());
+}
+
 static json_t *list_disk(struct xen_backend *be, const struct vbd *v)
 {
 	const struct connection_keys *keys = v->conn ? connection_get_keys(v->conn) : NULL;
@@ -64,10 +82,9 @@ static json_t *list_disk(struct xen_backend *be, const struct vbd *v)
 					 keys ? keys->layout->protocol : NULL, "error",
 					 v->error[0] ? v->error : NULL, "queues",
 					 v->phase == VBD_SERVING ? (int)keys->nr_queues : 0));
+	json_object_update_new(disk, describe_sharing(v, sharing));
 	json_object_update_new(
-		disk, json_pack("{s:s,s:b,s:s,s:b,s:o,s:{s:I,s:I},s:I}", "sharing",
-				sharing == BLKIF_SHARE_COPY ? "copy" : "map", "persistent",
-				sharing == BLKIF_SHARE_PERSISTENT, "on_error", on_error, "paused",
+		disk, json_pack("{s:s,s:b,s:o,s:{s:I,s:I},s:I}", "on_error", on_error, "paused",
 				v->paused, "waiting", describe_waiting(v), "limits",
 				"rw_ios_per_sec", (json_int_t)v->ios_per_sec, "rw_bytes_per_sec",
 				(json_int_t)v->bytes_per_sec, "sectors",
@@ -101,6 +118,12 @@ struct gather_one {
 	struct blkif_stats sum;
 };
 
+static json_t *way_json(const struct blkif_way_stats *w)
+{
+	return json_pack("{s:I,s:I}", "requests", (json_int_t)w->requests, "bytes",
+			 (json_int_t)w->bytes);
+}
+
 static json_t *kind_json(const struct blkif_kind_stats *k)
 {
 	const struct hist *h = &k->latency;
@@ -123,6 +146,11 @@ static void fill(json_t *to, const struct blkif_stats *stats)
 
 	for (unsigned i = 0; i < BLKIF_KINDS; i++)
 		json_object_set_new(to, kinds[i], kind_json(&stats->kinds[i]));
+	json_object_set_new(to, "shared_by",
+			    json_pack("{s:o,s:o,s:o}", "copy",
+				      way_json(&stats->ways[BLKIF_WAY_COPY]), "map",
+				      way_json(&stats->ways[BLKIF_WAY_MAP]), "dma",
+				      way_json(&stats->ways[BLKIF_WAY_DMA])));
 	json_object_update_new(
 		to, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "in_flight",
 			      (json_int_t)stats->in_flight, "invalid", (json_int_t)stats->invalid,

@@ -17,7 +17,13 @@ static const char *const sharings[] = {
 	[TARGET_SHARING_AUTO] = "auto",
 	[TARGET_SHARING_COPY] = "copy",
 	[TARGET_SHARING_MAP] = "map",
+	[TARGET_SHARING_DMA] = "dma",
 };
+
+const char *target_sharing_name(enum target_sharing sharing)
+{
+	return sharings[sharing];
+}
 
 static int set_sharing(struct target *t, const char *value)
 {
@@ -28,6 +34,14 @@ static int set_sharing(struct target *t, const char *value)
 		return 0;
 	}
 	return -EINVAL;
+}
+
+static int set_persistent(struct target *t, const char *value)
+{
+	if (!value || (strcmp(value, "yes") && strcmp(value, "no")))
+		return -EINVAL;
+	t->not_persistent = !strcmp(value, "no");
+	return 0;
 }
 
 static int set_on_error(struct target *t, const char *value)
@@ -65,7 +79,8 @@ static const struct {
 	int (*set)(struct target *t, const char *value);
 } options[] = {
 	{"shared", "shared", set_shared},
-	{"sharing", "sharing=copy|map|auto", set_sharing},
+	{"sharing", "sharing=copy|map|dma|auto", set_sharing},
+	{"persistent", "persistent=yes|no", set_persistent},
 	{"on-error", "on-error=report|retry:SECONDS|stop", set_on_error},
 	{"iops", "iops=N", set_iops},
 	{"bandwidth", "bandwidth=SIZE", set_bandwidth},
@@ -88,8 +103,8 @@ int target_set_option(struct target *t, const char *name, const char *value, str
 
 	if (i == OPTIONS)
 		return err_set(err, -EINVAL,
-			       "no option is named '%s': there are shared, sharing=, on-error=, "
-			       "iops= and bandwidth=",
+			       "no option is named '%s': there are shared, sharing=, persistent=, "
+			       "on-error=, iops= and bandwidth=",
 			       name);
 	if (options[i].set(t, value))
 		return err_set(err, -EINVAL, "bad value '%s' of option %s: write %s",
@@ -150,10 +165,11 @@ void target_format(const struct target *t, char text[TARGET_MAX])
 		snprintf(limits + len, sizeof(limits) - len, ",bandwidth=%lu",
 			 (unsigned long)t->bytes_per_sec);
 	/* What is the default is left out, so that simple disks have simple targets. */
-	snprintf(text, TARGET_MAX, "%s%s%s%s%s%s%s%s%s", t->bdev, t->instance[0] ? "@" : "",
+	snprintf(text, TARGET_MAX, "%s%s%s%s%s%s%s%s%s%s", t->bdev, t->instance[0] ? "@" : "",
 		 t->instance, t->shared ? ",shared" : "",
 		 t->sharing == TARGET_SHARING_AUTO ? "" : ",sharing=",
 		 t->sharing == TARGET_SHARING_AUTO ? "" : sharings[t->sharing],
+		 t->not_persistent ? ",persistent=no" : "",
 		 t->on_error == BLKIF_ERROR_REPORT ? "" : ",on-error=",
 		 t->on_error == BLKIF_ERROR_REPORT ? "" : on_error, limits);
 }

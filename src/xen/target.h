@@ -4,7 +4,8 @@
  *
  *   BDEV[@INSTANCE][,OPTION]...
  *   shared                    others that ask to share may use the bdev, too
- *   sharing=copy|map|auto     how the guest's pages are reached
+ *   sharing=copy|map|dma|auto how the guest's pages are reached
+ *   persistent=yes|no         whether a guest may leave pages mapped that are
  *   on-error=report|retry:SECONDS|stop
  *   iops=N, bandwidth=SIZE    limits a second
  */
@@ -24,6 +25,7 @@ enum target_sharing {
 	TARGET_SHARING_AUTO,
 	TARGET_SHARING_COPY,
 	TARGET_SHARING_MAP,
+	TARGET_SHARING_DMA,
 };
 
 struct target {
@@ -31,6 +33,7 @@ struct target {
 	char instance[64]; /* "": none is named */
 	bool shared;
 	enum target_sharing sharing;
+	bool not_persistent;
 	enum blkif_on_error on_error;
 	uint32_t retry_s;
 	uint64_t ios_per_sec; /* 0: no limit */
@@ -49,6 +52,8 @@ void target_format(const struct target *t, char text[TARGET_MAX]);
  */
 int target_set_option(struct target *t, const char *name, const char *value, struct err *err);
 
+/* The value of sharing that stands for it. */
+const char *target_sharing_name(enum target_sharing sharing);
 /* The value of on-error that stands for the policy. */
 void target_format_on_error(const struct target *t, char *text, size_t size);
 

@@ -85,10 +85,27 @@ void vbd_destroy(struct vbd *v)
 
 enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent)
 {
-	/* auto: see "How pages are shared" in ARCHITECTURE.md for the figures. */
-	if (v->want.sharing != TARGET_SHARING_MAP)
-		return BLKIF_SHARE_COPY;
-	return persistent ? BLKIF_SHARE_PERSISTENT : BLKIF_SHARE_MAP;
+	bool keep = persistent && !v->want.not_persistent;
+
+	switch (v->want.sharing) {
+	case TARGET_SHARING_COPY:
+		break;
+	case TARGET_SHARING_MAP:
+		return keep ? BLKIF_SHARE_PERSISTENT : BLKIF_SHARE_MAP;
+	case TARGET_SHARING_DMA:
+		return keep ? BLKIF_SHARE_DMA_PERSISTENT : BLKIF_SHARE_DMA;
+	case TARGET_SHARING_AUTO:
+		/* See "How pages are shared" in ARCHITECTURE.md for the figures. */
+		if (v->bdev && v->bdev->dma && v->be->can_dma && v->be->map_from != UINT32_MAX)
+			return BLKIF_SHARE_DMA;
+		break;
+	}
+	return BLKIF_SHARE_COPY;
+}
+
+uint32_t vbd_get_dma_from(const struct vbd *v)
+{
+	return v->want.sharing == TARGET_SHARING_AUTO ? v->be->map_from : 0;
 }
 
 /* The frontend broke the protocol: it is told by Closing, and may come back once it has closed. */
@@ -171,6 +188,11 @@ static void find_bdev(struct vbd *v)
 		vbd_clear_error(v);
 		vbd_set_status(v, true);
 		return;
+	}
+	if (!rc) {
+		rc = xen_backend_check_sharing(v->be, b, &v->want, &err);
+		if (rc)
+			bdev_release(b);
 	}
 	if (rc)
 		goto refuse;
@@ -277,6 +299,10 @@ static void follow_pause(struct vbd *v)
 static void conn_started(void *arg, int rc)
 {
 	struct vbd *v = arg;
+	const char *why = rc == -ENOMEM && v->bdev->dma
+				  ? "no device memory is left (start sluiced with a larger "
+				    "--device-memory-mib)"
+				  : strerror(-rc);
 
 	v->phase = VBD_SERVING;
 	if (rc) {
@@ -286,9 +312,9 @@ static void conn_started(void *arg, int rc)
 		vbd_tell_quiet(v);
 		if (v->adopting) {
 			vbd_write_mark(v);
-			refuse_for_now(v, strerror(-rc));
+			refuse_for_now(v, why);
 		} else {
-			fail(v, "cannot open the device: %s", strerror(-rc));
+			fail(v, "cannot open the device: %s", why);
 		}
 		goto out;
 	}
@@ -387,6 +413,8 @@ static void start_connection(struct vbd *v)
 
 	rc = vbd_read_keys(v, &keys, &err);
 	opts.sharing = vbd_get_sharing(v, keys.persistent);
+	if (opts.sharing == BLKIF_SHARE_DMA || opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
+		opts.dma_from_bytes = vbd_get_dma_from(v);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);
 	/* From here on it is not clean: if we die, nobody must believe that we had drained. */

@@ -118,8 +118,12 @@ void vbd_drain(struct vbd *v);
  * has to ask again.
  */
 void vbd_look_again(struct vbd *v, uint64_t delay_ns);
-/* How its guest's pages are reached, if it connects now to a frontend that can be @persistent. */
+/*
+ * How its guest's pages are reached, if it connects now to a frontend that can be @persistent; and
+ * from how many bytes of a request on, where devices can reach them.
+ */
 enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent);
+uint32_t vbd_get_dma_from(const struct vbd *v);
 
 /* What changes while a disk is served: vbd_settings.c */
 

@@ -203,7 +203,9 @@ static int write_offer(struct store *s, void *arg)
 	struct bdev *b = v->bdev ? v->bdev : bdev_find(v->want.bdev);
 	uint16_t segments = b ? vbd_get_limits(v, bdev_sectors(b)).max_indirect_segments
 			      : (uint16_t)BLKIF_MAX_SEGMENTS;
-	bool persistent = vbd_get_sharing(v, true) == BLKIF_SHARE_PERSISTENT;
+	enum blkif_sharing sharing = vbd_get_sharing(v, true);
+	bool persistent =
+		sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT;
 	int rc = check_ours(s, v);
 
 	if (rc)

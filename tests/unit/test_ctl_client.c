@@ -44,7 +44,8 @@ static void explains_wrong_calls(void **state)
 	} cases[] = {
 		{"", "what to do is missing (see 'sluice --help')"},
 		{"fly", "no command 'fly'"},
-		{"attach guest xvda disk --sharing dma", "copy, map or auto, not 'dma'"},
+		{"attach guest xvda disk --sharing mapped", "copy, map, dma or auto, not 'mapped'"},
+		{"attach guest xvda disk --persistent maybe", "yes or no, not 'maybe'"},
 		{"attach guest xvda disk --on-error retry", "(1 to 86400) or stop, not 'retry'"},
 		{"attach guest xvda disk --on-error retry:", "not 'retry:'"},
 		{"attach guest xvda disk --on-error retry:0", "not 'retry:0'"},

@@ -51,10 +51,11 @@ static void describes_disks_to_xl(void **state)
 		      "disk.1@fast,shared,iops=1");
 	expect_target("sluice",
 		      &(struct disk_options){.sharing = "map",
+					     .persistent = "no",
 					     .on_error = "retry:30",
 					     .iops = UINT32_MAX,
 					     .bandwidth = INT64_MAX},
-		      "disk.1,sharing=map,on-error=retry:30,iops=4294967295,"
+		      "disk.1,sharing=map,persistent=no,on-error=retry:30,iops=4294967295,"
 		      "bandwidth=9223372036854775807");
 	expect_spec(false, "vdev=xvdb,script=block-sluice,access=rw,target=disk.1,shared");
 	expect_spec(true, "vdev=xvdb,script=block-sluice,access=ro,target=disk.1,shared");
@@ -208,6 +209,11 @@ static void attaches_without_xl(void **state)
 			   "{'domain': '2', 'vdev': 'xvda', 'bdev': 'disk', 'readonly': false,"
 			   " 'shared': false, 'sharing': 'auto', 'on_error': 'retry:30',"
 			   " 'rw_ios_per_sec': 7, 'rw_bytes_per_sec': 2048}");
+	fake_expect("attach 2 xvda disk --sharing dma --persistent no", 0,
+		    "bdev disk attached to plain (domain 2) as xvda\n", "");
+	fake_expect_params("vbd_attach",
+			   "{'domain': '2', 'vdev': 'xvda', 'bdev': 'disk', 'readonly': false,"
+			   " 'shared': false, 'sharing': 'dma', 'persistent': false}");
 	/* No limit is what there is anyway. */
 	fake_expect("attach 2 xvda disk --iops 0 --bandwidth 0", 0,
 		    "bdev disk attached to plain (domain 2) as xvda\n", "");
@@ -295,20 +301,30 @@ static void lists_what_is_special(void **state)
 		" 'state': 'InitWait', 'frontend_state': 'Initialising', 'queues': 0, 'sectors': 0,"
 		" 'sharing': 'map', 'persistent': false, 'on_error': 'stop', 'paused': false,"
 		" 'waiting': null, 'error': 'no bdev\\n named none',"
+		" 'limits': {'rw_ios_per_sec': 0, 'rw_bytes_per_sec': 0}},"
+		"{'domid': 13, 'domain': 'direct', 'devid': 51712, 'vdev': 'xvda',"
+		" 'backend': 'vbd', 'bdev': 'nvme0n1', 'readonly': false, 'shared': false,"
+		" 'state': 'Connected', 'frontend_state': 'Connected', 'queues': 1, 'sectors': "
+		"2048,"
+		" 'sharing': 'dma', 'persistent': true, 'map_from': null, 'on_error': 'report',"
+		" 'paused': false, 'waiting': null, 'error': null,"
 		" 'limits': {'rw_ios_per_sec': 0, 'rw_bytes_per_sec': 0}}]";
-	fake_expect("list", 0,
-		    "DOMAIN     ID  VDEV  BDEV  SIZE  ACCESS     STATE      FRONTEND      QUEUES  "
-		    "SHARING     ON-ERROR\n"
-		    "guest       1  xvda  disk   10G  rw         Connected  Connected          4  "
-		    "persistent  retry:30\n"
-		    "    paused: 'sluice resume 1 xvda' lets it go on\n"
-		    "    waiting: stopped by an? error\n"
-		    "    limits: 500 requests/s, 10M bytes/s\n"
-		    "long-name  12  xvdb  none     -  ro,shared  InitWait   Initialising       0  "
-		    "map         stop\n"
-		    "    error: no bdev? named none\n"
-		    "    kind of backend: vbd3\n",
-		    "");
+	fake_expect(
+		"list", 0,
+		"DOMAIN     ID  VDEV  BDEV     SIZE  ACCESS     STATE      FRONTEND      QUEUES  "
+		"SHARING         ON-ERROR\n"
+		"guest       1  xvda  disk      10G  rw         Connected  Connected          4  "
+		"persistent      retry:30\n"
+		"    paused: 'sluice resume 1 xvda' lets it go on\n"
+		"    waiting: stopped by an? error\n"
+		"    limits: 500 requests/s, 10M bytes/s\n"
+		"long-name  12  xvdb  none        -  ro,shared  InitWait   Initialising       0  "
+		"map             stop\n"
+		"    error: no bdev? named none\n"
+		"    kind of backend: vbd3\n"
+		"direct     13  xvda  nvme0n1    1M  rw         Connected  Connected          1  "
+		"dma,persistent  report\n",
+		"");
 }
 
 int main(void)

@@ -85,6 +85,8 @@ static const char counted[] =
 	" 'discard': {'requests': 0, 'bytes': 0, 'errors': 0, 'latency_ns': {}},"
 	" 'invalid': 7, 'share_errors': 2, 'parked': 1, 'throttled': 5, 'starved': 4,"
 	" 'notifications': {'sent': 10, 'received': 4, 'received_empty': 1},"
+	" 'shared_by': {'copy': {'requests': 3, 'bytes': 5120}, 'map': {'requests': 0, 'bytes': 0},"
+	"  'dma': {'requests': 70, 'bytes': 73400320}},"
 	" 'memory': {'bounce_pages': 12, 'mapped_pages': 34, 'map_hits': 199, 'map_misses': 1},"
 	" 'guest': {'bounce_pages': 13, 'bounce_pages_max': 4096, 'mapped_pages': 35,"
 	"  'mapped_pages_max': 1056},"
@@ -111,6 +113,8 @@ static const char totals_xvda[] =
 	"  waiting: 1 now for a device in error, 4 so far for memory; throttled 5 times\n"
 	"  notifications: 10 sent (9.7 responses each), 4 received (24.2 requests each),"
 	" 1 empty\n"
+	"  data: 5K copied (3 requests), 0 mapped (0 requests), 70M mapped for the device (70"
+	" requests)\n"
 	"  memory: 12 bounce pages, 34 mapped pages (99.5% of 200 found mapped)\n"
 	"  all disks of the guest: 13 of 4096 bounce pages, 35 of 1056 mapped pages\n"
 	"\n";
@@ -125,6 +129,9 @@ static const char totals_xvda[] =
 #define OPS                                                                                 \
 	"  OP       REQUESTS  BYTES  ERRORS  AVG/us  P50/us  P99/us  P99.9/us  P99.99/us  " \
 	"MAX/us\n"
+#define NO_DATA                                                              \
+	"  data: 0 copied (0 requests), 0 mapped (0 requests), 0 mapped for" \
+	" the device (0 requests)\n"
 #define NO_WAITING \
 	"  waiting: 0 now for a device in error, 0 so far for memory; throttled 0 times\n"
 
@@ -133,14 +140,14 @@ static const char totals_queues[] =
 	"  read            6      0       0     0.0     0.0     0.0       0.0        0.0     "
 	"0.0\n" NO_OPS
 	"  refused: 0 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
-	"  notifications: 0 sent, 0 received, 0 empty\n"
+	"  notifications: 0 sent, 0 received, 0 empty\n" NO_DATA
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"\n"
 	"xvda of gu?est, queue 1 on reactor_1: 2 in flight\n" OPS
 	"  read            0      0       0     0.0     0.0     0.0       0.0        0.0     "
 	"0.0\n" NO_OPS
 	"  refused: 5 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
-	"  notifications: 2 sent (2.5 responses each), 0 received, 0 empty\n"
+	"  notifications: 2 sent (2.5 responses each), 0 received, 0 empty\n" NO_DATA
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"\n";
 
@@ -149,7 +156,7 @@ static const char totals_other[] =
 	"  read            0      0       0     0.0     0.0     0.0       0.0        0.0     "
 	"0.0\n" NO_OPS
 	"  refused: 0 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
-	"  notifications: 0 sent, 0 received, 0 empty\n"
+	"  notifications: 0 sent, 0 received, 0 empty\n" NO_DATA
 	"  memory: 0 bounce pages, 0 mapped pages\n"
 	"  all disks of the guest: 0 of 0 bounce pages, 0 of 0 mapped pages\n";
 

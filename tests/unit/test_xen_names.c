@@ -83,6 +83,12 @@ static void targets(void **state)
 	assert_int_equal(t.on_error, BLKIF_ERROR_RETRY);
 	assert_int_equal(t.retry_s, 60);
 	assert_int_equal(t.sharing, TARGET_SHARING_MAP);
+	assert_false(t.not_persistent);
+	assert_int_equal(target_parse("d,sharing=dma,persistent=no", &t, &err), 0);
+	assert_int_equal(t.sharing, TARGET_SHARING_DMA);
+	assert_true(t.not_persistent);
+	assert_int_equal(target_parse("d,persistent=yes", &t, &err), 0);
+	assert_false(t.not_persistent);
 }
 
 /* What is written is what was read. */
@@ -92,6 +98,8 @@ static void targets_there_and_back(void **state)
 		"data",
 		"data@blue,shared",
 		"data,sharing=copy,on-error=stop",
+		"data,sharing=dma",
+		"data,sharing=map,persistent=no,iops=1",
 		"data@blue,shared,sharing=map,on-error=retry:86400,iops=9223372036854775807,"
 		"bandwidth=9223372036854775807",
 	};
@@ -122,7 +130,11 @@ static void what_is_no_target(void **state)
 		"data,shared=1",
 		"data,sharing",
 		"data,sharing=",
-		"data,sharing=dma",
+		"data,sharing=mapped",
+		"data,persistent",
+		"data,persistent=",
+		"data,persistent=1",
+		"data,persistent=no,persistent=no",
 		"data,on-error=retry",
 		"data,on-error=retry:0",
 		"data,on-error=retry:86401",
@@ -149,7 +161,7 @@ static void what_is_no_target(void **state)
 	assert_int_equal(target_parse("data@blue,rw", &t, &err), -EINVAL);
 	assert_string_equal(t.instance, "blue");
 	assert_string_equal(err.text, "no option is named 'rw': there are shared, sharing=, "
-				      "on-error=, iops= and bandwidth=");
+				      "persistent=, on-error=, iops= and bandwidth=");
 }
 
 int main(void)
