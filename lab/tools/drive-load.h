@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Private to lab/tools: what drive-load can do with a drive. */
+#ifndef SLUICE_LAB_TOOLS_DRIVE_LOAD_H
+#define SLUICE_LAB_TOOLS_DRIVE_LOAD_H
+
+#include "rig.h"
+
+struct load_options {
+	const char *rw;    /* "read", "write" or "mix" */
+	uint32_t block;    /* bytes of a request */
+	unsigned depth;    /* requests under way, of each worker */
+	unsigned seconds;  /* how long */
+	unsigned requests; /* how many, of each worker */
+	uint64_t region;   /* bytes of the drive, from its beginning, that are used */
+	const char *image; /* file that gets what the region holds in the end */
+	uint64_t seed;
+	bool iov; /* memory is named by virtual addresses, not by those on the bus */
+};
+
+/* Random reads or writes as fast as they go; prints a line of JSON. */
+void bench(struct rig *rig, const struct load_options *opts);
+/* Writes and reads of all shapes, each read compared; leaves the expected contents in a file. */
+void verify(struct rig *rig, const struct load_options *opts);
+
+/* A small generator: reproducible, and one for each user of it. */
+static inline uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+#endif
