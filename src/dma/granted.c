@@ -35,7 +35,8 @@ enum {
 	STEP = 64,         /* pages that are added at least, if there is room */
 	SEARCH = 8,        /* times what is wanted: how many pages a run is looked for in */
 	SAMPLE_PAGES = 32, /* of the larger sample: 128 KiB, an unmodified Linux guest's largest */
-	SAMPLES = 15,
+	WARM_UPS = 5,
+	SAMPLES = 25,
 	MAP_FROM_MAX = 1024 * 1024,
 };
 
@@ -402,32 +403,48 @@ static int compare_ns(const void *a, const void *b)
 	return (*x > *y) - (*x < *y);
 }
 
-static double measure(struct trial *t, void (*fn)(struct trial *t, size_t pages), size_t pages)
+/* What is measured: both ways, and either for one page and for many. */
+static const struct {
+	void (*fn)(struct trial *t, size_t pages);
+	size_t pages;
+} ways[] = {
+	{copy_pages, 1},
+	{map_pages, 1},
+	{copy_pages, SAMPLE_PAGES},
+	{map_pages, SAMPLE_PAGES},
+};
+enum { COPY_ONE, MAP_ONE, COPY_MANY, MAP_MANY, WAYS };
+
+/* In turns, so that a disturbance meets all alike; medians, so that it does not count. */
+static void measure(struct trial *t, double ns[WAYS])
 {
-	uint64_t ns[SAMPLES];
+	uint64_t samples[WAYS][SAMPLES];
 
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		uint64_t start = clock_now_ns();
+	for (unsigned i = 0; i < WARM_UPS + SAMPLES; i++) {
+		for (unsigned w = 0; w < WAYS; w++) {
+			uint64_t start = clock_now_ns();
 
-		fn(t, pages);
-		ns[i] = clock_now_ns() - start;
+			ways[w].fn(t, ways[w].pages);
+			if (i >= WARM_UPS)
+				samples[w][i - WARM_UPS] = clock_now_ns() - start;
+		}
 	}
-	qsort(ns, SAMPLES, sizeof(ns[0]), compare_ns);
-	return (double)ns[SAMPLES / 2];
+	for (unsigned w = 0; w < WAYS; w++) {
+		qsort(samples[w], SAMPLES, sizeof(samples[w][0]), compare_ns);
+		ns[w] = (double)samples[w][SAMPLES / 2];
+	}
 }
 
 /* Each way costs something a request and something a page: where the two lines cross. */
-static uint32_t find_crossing(struct trial *t)
+static uint32_t find_crossing(const double ns[WAYS])
 {
-	double copy_one = measure(t, copy_pages, 1);
-	double map_one = measure(t, map_pages, 1);
-	double copy_page = (measure(t, copy_pages, SAMPLE_PAGES) - copy_one) / (SAMPLE_PAGES - 1);
-	double map_page = (measure(t, map_pages, SAMPLE_PAGES) - map_one) / (SAMPLE_PAGES - 1);
+	double copy_page = (ns[COPY_MANY] - ns[COPY_ONE]) / (SAMPLE_PAGES - 1);
+	double map_page = (ns[MAP_MANY] - ns[MAP_ONE]) / (SAMPLE_PAGES - 1);
 	double pages;
 
 	if (map_page >= copy_page)
 		return UINT32_MAX;
-	pages = 1 + (map_one - copy_one) / (copy_page - map_page);
+	pages = 1 + (ns[MAP_ONE] - ns[COPY_ONE]) / (copy_page - map_page);
 	if (pages <= 1)
 		return DMA_PAGE_SIZE;
 	if (pages > MAP_FROM_MAX / DMA_PAGE_SIZE)
@@ -440,6 +457,7 @@ int dma_granted_measure(struct dma *d, uint32_t *map_from_bytes, struct err *err
 	struct granted *g = container_of(d, struct granted, dma);
 	struct trial t = {.granted = g};
 	struct dma_memory theirs = {0}, own = {0};
+	double ns[WAYS];
 	int rc;
 
 	rc = grant_copier_create(&t.copier, err);
@@ -452,7 +470,8 @@ int dma_granted_measure(struct dma *d, uint32_t *map_from_bytes, struct err *err
 	if (!rc) {
 		t.refs = &g->refs[theirs.bus - d->bus];
 		t.own = &own;
-		*map_from_bytes = find_crossing(&t);
+		measure(&t, ns);
+		*map_from_bytes = find_crossing(ns);
 		if (t.status)
 			rc = err_set(err, t.status,
 				     "cannot try how long copying and mapping pages takes: %s",
