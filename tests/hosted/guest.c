@@ -10,9 +10,13 @@
 
 enum { DEVID = 51712, PAGE = 4096, DEFAULT_SEGMENTS = 32, SYNC_PAGES = 32 };
 
-const struct guest_way guest_copied = {"", "", false};
-const struct guest_way guest_mapped = {", mapped", ",sharing=map", false};
-const struct guest_way guest_persistent = {", persistent", ",sharing=map", true};
+const struct guest_way guest_copied = {.options = ""};
+const struct guest_way guest_mapped = {.options = ",sharing=map"};
+const struct guest_way guest_persistent = {.options = ",sharing=map", .persistent = true};
+const struct guest_way guest_dma = {.options = ",sharing=dma", .dma = true};
+const struct guest_way guest_dma_persistent = {
+	.options = ",sharing=dma", .persistent = true, .dma = true};
+const struct guest_way guest_auto = {.options = "", .dma = true, .map_from = 3 * PAGE};
 const struct guest_way *guest_way = &guest_copied;
 
 static void die(const char *what)

@@ -21,11 +21,14 @@ enum guest_keys {
  * run in each (world_tests()).
  */
 struct guest_way {
-	const char *name;    /* after a test's; "" for the first */
 	const char *options; /* of a disk's target */
 	bool persistent;     /* frontends grant persistently */
+	bool dma;            /* held bdevs are such as devices fetch data for by themselves */
+	uint32_t map_from;   /* what instances are told to map from on; 0: nothing */
 };
 extern const struct guest_way guest_copied, guest_mapped, guest_persistent;
+/* Mapped for devices; the last by its size. */
+extern const struct guest_way guest_dma, guest_dma_persistent, guest_auto;
 extern const struct guest_way *guest_way; /* never NULL */
 
 struct guest_opts {

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/list.h"
+#include "double.h"
 #include "reactor/reactor.h"
 
 enum { OPS = BDEV_DISCARD + 1, WAIT_SECONDS = 10 };
@@ -32,6 +33,8 @@ struct held {
 	struct list channels;
 	unsigned kept;
 	unsigned counts[OPS];
+	unsigned by_bus;
+	unsigned by_foreign_memory;
 	uint64_t largest;
 	int error[OPS];
 	unsigned fail_times[OPS];
@@ -84,6 +87,25 @@ static void channel_close(struct bdev_channel *base)
 	free(ch);
 }
 
+/* By the device's own access to memory: false if there is none for it. */
+static bool perform_by_bus(struct held *h, struct bdev_io *io)
+{
+	char *at = h->data + io->offset;
+	bool good = true;
+
+	for (uint32_t i = 0; i < io->nr_pieces; at += io->pieces[i++].len) {
+		void *page = double_bus_to_memory(io->pieces[i].bus, io->op == BDEV_READ);
+
+		if (!page)
+			good = false;
+		else if (io->op == BDEV_READ)
+			memcpy(page, at, io->pieces[i].len);
+		else
+			memcpy(at, page, io->pieces[i].len);
+	}
+	return good;
+}
+
 static void perform(struct held *h, struct bdev_io *io)
 {
 	char *at = h->data + io->offset;
@@ -108,7 +130,9 @@ static void complete(struct held *h, struct bdev_io *io)
 		h->fail_times[io->op]--;
 		result = h->error[io->op];
 	}
-	if (!result)
+	if (!result && io->pieces && io->op <= BDEV_WRITE)
+		result = perform_by_bus(h, io) ? 0 : -EIO;
+	else if (!result)
 		perform(h, io);
 	pthread_mutex_unlock(&h->lock);
 	io->result = result;
@@ -123,6 +147,11 @@ static void submit(struct bdev_channel *base, struct bdev_io *io)
 
 	pthread_mutex_lock(&h->lock);
 	h->counts[io->op]++;
+	if (io->op <= BDEV_WRITE && io->pieces)
+		h->by_bus++;
+	else if (io->op <= BDEV_WRITE && h->bdev.dma &&
+		 dma_translate(h->bdev.dma, io->iov[0].iov_base) == DMA_NO_BUS)
+		h->by_foreign_memory++;
 	if (h->logged < HELD_LOG_MAX)
 		h->log[h->logged++] = (struct held_entry){
 			.op = io->op, .offset = io->offset, .len = io->len, .secure = io->secure};
@@ -182,6 +211,13 @@ static const struct bdev_ops held_ops = {
 	.config = config,
 };
 
+static struct dma *dma_to_use;
+
+void held_use_dma(struct dma *dma)
+{
+	dma_to_use = dma;
+}
+
 struct held *held_create(const char *name, uint64_t size)
 {
 	return held_create_blocks(name, size, 512);
@@ -203,6 +239,7 @@ struct held *held_create_blocks(const char *name, uint64_t size, uint32_t block_
 	h->bdev.limits.physical_block_size = 4096;
 	h->bdev.limits.mem_align = 1;
 	h->bdev.limits.write_cache = true;
+	h->bdev.dma = dma_to_use;
 	list_init(&h->channels);
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_condattr_init(&attr);
@@ -315,6 +352,16 @@ static unsigned read_count(struct held *h, const unsigned *count)
 unsigned held_count(struct held *h, enum bdev_op op)
 {
 	return read_count(h, &h->counts[op]);
+}
+
+unsigned held_by_bus(struct held *h)
+{
+	return read_count(h, &h->by_bus);
+}
+
+unsigned held_by_foreign_memory(struct held *h)
+{
+	return read_count(h, &h->by_foreign_memory);
 }
 
 uint64_t held_largest(struct held *h)

@@ -16,6 +16,11 @@ struct held;
  */
 struct held *held_create(const char *name, uint64_t size);
 struct held *held_create_blocks(const char *name, uint64_t size, uint32_t block_size);
+/*
+ * Those that are created from now on are such as a device is that fetches data by itself: @dma is
+ * theirs, and of data by bus addresses they see what the double lets devices reach. NULL: no more.
+ */
+void held_use_dma(struct dma *dma);
 /* Makes it larger, up to twice what it was; on the control thread. */
 void held_grow(struct held *h, uint64_t size);
 /* Its bdev, and its contents: of the size it was created with. */
@@ -34,6 +39,9 @@ bool held_wait(struct held *h, unsigned n);
 void held_fail(struct held *h, enum bdev_op op, int error, unsigned times);
 /* How many ios of @op have been submitted; the largest number of bytes of one. */
 unsigned held_count(struct held *h, enum bdev_op op);
+/* How many of these came by bus addresses; and how many by addresses that are not of its dma. */
+unsigned held_by_bus(struct held *h);
+unsigned held_by_foreign_memory(struct held *h);
 uint64_t held_largest(struct held *h);
 
 /* What was submitted so far, in that order: up to HELD_LOG_MAX ios. */

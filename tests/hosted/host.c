@@ -19,13 +19,14 @@
 #include "bdev/bdev.h"
 #include "double.h"
 
-enum { DEFAULT_BOUNCE_PAGES = 4096 };
+enum { DEFAULT_BOUNCE_PAGES = 4096, DEVICE_PAGES = 16384 };
 
 struct instance {
 	struct host *host;
 	unsigned slot;
 	char name[64];
 	const char *kinds[5];
+	struct grant_ledger *ledger;
 	struct xen_backend *be;
 	struct reactor *reactors[HOST_REACTORS_MAX];
 	unsigned nr_reactors;
@@ -116,6 +117,20 @@ void host_create(struct host *h)
 	h->xs = double_xs_open(0);
 }
 
+struct dma *host_get_dma(struct host *h)
+{
+	char path[128];
+	struct err err;
+
+	if (h->dma)
+		return h->dma;
+	snprintf(path, sizeof(path), "%s/host.ledger", h->root);
+	if (grant_ledger_open(path, &h->ledger, &err) ||
+	    dma_granted_create(DEVICE_PAGES, h->ledger, &h->dma, &err))
+		die("no device memory: %s", err.text);
+	return h->dma;
+}
+
 static void delete_bdevs(void *arg)
 {
 	bdev_delete_all();
@@ -132,6 +147,10 @@ unsigned host_destroy(struct host *h)
 	reactor_stop(h->control);
 	reactor_join(h->control);
 	reactor_destroy(h->control);
+	if (h->dma) {
+		dma_granted_destroy(h->dma);
+		grant_ledger_close(h->ledger);
+	}
 	xs_close(h->xs);
 	leaks = double_leaks();
 	double_fini();
@@ -191,12 +210,15 @@ static void start_on_control(void *arg)
 		.guest_maps = s->opts->guest_maps ? s->opts->guest_maps : 8192,
 		.max_queues = s->opts->max_queues ? s->opts->max_queues : 4,
 		.spin_max_ns = s->opts->spin_max_ns,
+		.ledger = i->ledger,
 		.root = i->host->root,
 	};
 
 	s->rc = xen_backend_create(&opts, &i->be, s->err);
 	if (s->rc)
 		return;
+	if (i->host->map_from)
+		xen_backend_set_map_from(i->be, i->host->map_from);
 	for (unsigned n = 0; n < i->nr_reactors; n++)
 		if (reactor_start(i->reactors[n]))
 			die("cannot start a reactor");
@@ -210,6 +232,7 @@ int instance_start(struct host *h, const struct instance_opts *opts, struct inst
 {
 	struct instance *i = calloc(1, sizeof(*i));
 	struct start s = {.i = i, .opts = opts, .err = err};
+	char path[128];
 
 	if (!i)
 		die("out of memory");
@@ -225,8 +248,12 @@ int instance_start(struct host *h, const struct instance_opts *opts, struct inst
 	for (unsigned n = 0; n < i->nr_reactors; n++)
 		if (reactor_create("reactor", -1, NULL, &i->reactors[n]))
 			die("cannot create a reactor");
+	snprintf(path, sizeof(path), "%s/%u.ledger", h->root, i->slot);
+	if (grant_ledger_open(path, &i->ledger, err))
+		die("no ledger: %s", err->text);
 	host_run(h, start_on_control, &s);
 	if (s.rc) {
+		grant_ledger_close(i->ledger);
 		for (unsigned n = 0; n < i->nr_reactors; n++)
 			reactor_destroy(i->reactors[n]);
 		free(i);
@@ -295,6 +322,7 @@ void instance_end(struct instance *i)
 		reactor_join(i->reactors[n]);
 	}
 	host_run(i->host, destroy_on_control, i);
+	grant_ledger_close(i->ledger);
 	for (unsigned n = 0; n < i->nr_reactors; n++)
 		reactor_destroy(i->reactors[n]);
 	i->host->instances[i->slot] = NULL;

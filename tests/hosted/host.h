@@ -14,6 +14,8 @@
 #include <xenstore.h>
 
 #include "base/err.h"
+#include "dma/granted.h"
+#include "grant/ledger.h"
 #include "reactor/reactor.h"
 #include "xen/backend.h"
 
@@ -30,6 +32,9 @@ struct host {
 	struct reactor *control;
 	struct xs_handle *xs; /* the toolstack's */
 	struct instance *instances[HOST_INSTANCES_MAX];
+	struct grant_ledger *ledger; /* of dma */
+	struct dma *dma;             /* NULL until host_get_dma() */
+	uint32_t map_from; /* for instances that begin: xen_backend_set_map_from(); 0: not */
 };
 
 struct instance_opts {
@@ -53,6 +58,8 @@ void host_remove_root(const struct host *h);
 /* Writes a file below the host's root; makes the directories that @path, absolute, needs. */
 void host_write_file(const struct host *h, const char *name, const char *text);
 void host_make_dirs(const char *path);
+/* Device memory of the host's, as much as there may be in the double; made when it is asked for. */
+struct dma *host_get_dma(struct host *h);
 /* Has @fn run on the control thread, and waits for it. */
 void host_run(struct host *h, void (*fn)(void *arg), void *arg);
 

@@ -23,6 +23,8 @@ int world_setup(void **state)
 	guest_way = *state ? *state : &guest_copied;
 	admin_forget();
 	host_create(&world.host);
+	world.host.map_from = guest_way->map_from;
+	held_use_dma(guest_way->dma ? host_get_dma(&world.host) : NULL);
 	host_run(&world.host, create_disk, NULL);
 	return 0;
 }

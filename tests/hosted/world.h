@@ -84,6 +84,9 @@ void world_kernel_lets_go(const char *device);
 	}
 #define world_tests(fn)                                                                     \
 	world_test_in(fn, &guest_copied, ""), world_test_in(fn, &guest_mapped, ", mapped"), \
-		world_test_in(fn, &guest_persistent, ", persistent")
+		world_test_in(fn, &guest_persistent, ", persistent"),                       \
+		world_test_in(fn, &guest_dma, ", dma"),                                     \
+		world_test_in(fn, &guest_dma_persistent, ", dma persistent"),               \
+		world_test_in(fn, &guest_auto, ", auto")
 
 #endif
