@@ -135,6 +135,14 @@ static int prepare(struct grant_ledger *l, struct err *err)
 	return 0;
 }
 
+/* The first page of mappings from @page on that is no hole; PAGES if there is none. */
+static size_t find_page(const struct grant_ledger *l, size_t page)
+{
+	off_t at = lseek(l->fd, (off_t)((page + 1) * LEDGER_PAGE), SEEK_DATA);
+
+	return at < 0 ? PAGES : (size_t)at / LEDGER_PAGE - 1;
+}
+
 static int open_file(struct grant_ledger *l, struct err *err)
 {
 	struct stat st;
@@ -158,7 +166,12 @@ static int open_file(struct grant_ledger *l, struct err *err)
 			       strerror(errno));
 	}
 	madvise(l->file, sizeof(*l->file), MADV_DONTDUMP);
-	return prepare(l, err);
+	rc = prepare(l, err);
+	if (rc)
+		return rc;
+	for (size_t page = find_page(l, 0); page < PAGES; page = find_page(l, page + 1))
+		atomic_init(&l->backed[page], true);
+	return 0;
 }
 
 static void release(struct grant_ledger *l)
@@ -190,28 +203,21 @@ int grant_ledger_open(const char *path, struct grant_ledger **out, struct err *e
 }
 
 /* The first mapping from @handle on that is noted; HANDLES if none is. */
-static uint32_t find(struct grant_ledger *l, uint32_t handle)
+static uint32_t find(const struct grant_ledger *l, uint32_t handle)
 {
 	while (handle < HANDLES) {
-		size_t page = handle / HANDLES_PER_PAGE;
+		size_t page = find_page(l, handle / HANDLES_PER_PAGE);
 
-		if (handle % HANDLES_PER_PAGE == 0) {
-			off_t at = lseek(l->fd, (off_t)((page + 1) * LEDGER_PAGE), SEEK_DATA);
-
-			if (at < 0)
-				return HANDLES;
-			page = (size_t)at / LEDGER_PAGE - 1;
-			atomic_store_explicit(&l->backed[page], true, memory_order_relaxed);
+		if (page > handle / HANDLES_PER_PAGE)
 			handle = (uint32_t)(page * HANDLES_PER_PAGE);
-		}
-		for (; handle / HANDLES_PER_PAGE == page; handle++)
+		for (; handle < HANDLES && handle / HANDLES_PER_PAGE == page; handle++)
 			if (l->file->bus[handle])
 				return handle;
 	}
 	return HANDLES;
 }
 
-static bool is_empty(struct grant_ledger *l)
+static bool is_empty(const struct grant_ledger *l)
 {
 	for (unsigned i = 0; i < DRIVES; i++)
 		if (l->file->header.drives[i][0])
@@ -259,12 +265,14 @@ static char *find_drive(struct grant_ledger *l, const char *address)
 int grant_ledger_note_drive(struct grant_ledger *l, const char *address)
 {
 	size_t len = strlen(address);
-	char *slot = find_drive(l, address);
+	char *slot;
 
-	if (slot)
+	if (!len || len >= ADDRESS_SIZE)
+		return -ENOSPC;
+	if (find_drive(l, address))
 		return 0;
 	slot = find_drive(l, "");
-	if (!slot || !len || len >= ADDRESS_SIZE)
+	if (!slot)
 		return -ENOSPC;
 	/* Its first character makes it count: last. */
 	memcpy(slot + 1, address + 1, len);
@@ -299,7 +307,7 @@ static int stop_drives(struct grant_ledger *l,
 }
 
 /* How many mappings are noted, all with addresses that can be; else -EINVAL. */
-static int count(struct grant_ledger *l, struct err *err)
+static int count(const struct grant_ledger *l, struct err *err)
 {
 	int n = 0;
 
