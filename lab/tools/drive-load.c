@@ -33,6 +33,8 @@ static const char usage[] =
 	"  --iov                bench names memory by virtual addresses, not by those on the bus\n"
 	"  --debug              says more\n";
 
+#define VERIFY_REGION (32ULL << 20)
+
 struct options {
 	struct load_options load;
 	struct rig_options rig;
@@ -182,6 +184,13 @@ int main(int argc, char **argv)
 		if (!opts.load.region)
 			opts.load.region = bdev_get_size(rig.bdev);
 		bench(&rig, &opts.load);
+	} else if (!strcmp(command, "verify")) {
+		rig_open_bdev(&rig, opts.nsid);
+		if (!opts.load.region)
+			opts.load.region = VERIFY_REGION;
+		if (opts.load.region > bdev_get_size(rig.bdev))
+			opts.load.region = bdev_get_size(rig.bdev);
+		verify(&rig, &opts.load);
 	} else {
 		die("no command \"%s\"", command);
 	}

@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dma/granted.h"
 #include "dma/vfio.h"
+#include "grant/ledger.h"
 
 /* Home's pause between two looks: short against what a controller takes for anything. */
 enum { PAUSE_US = 500 };
@@ -73,6 +75,32 @@ void rig_wait(struct rig *rig, const bool *flag)
 	}
 }
 
+static int stop_drive(const char *address, void *arg, struct err *err)
+{
+	struct nvme_pci *pci;
+	int rc = nvme_sysfs_open(address, &pci, err);
+
+	if (rc)
+		return rc;
+	rc = nvme_ctrl_quiesce(pci, err);
+	nvme_pci_close(pci);
+	return rc;
+}
+
+/* A drive has one user at a time, so it may name the ledger. */
+static void open_ledger(struct rig *rig, const char *address)
+{
+	char path[64];
+	struct err err;
+
+	if (mkdir("/run/sluice", 0755) && errno != EEXIST)
+		die("cannot make /run/sluice: %s", strerror(errno));
+	snprintf(path, sizeof(path), "/run/sluice/drive-load-%s.ledger", address);
+	if (grant_ledger_open(path, &rig->ledger, &err) ||
+	    grant_ledger_recover(rig->ledger, stop_drive, NULL, &err))
+		die("%s", err.text);
+}
+
 static void open_drive(struct rig *rig, const char *address, size_t pages)
 {
 	struct err err;
@@ -80,7 +108,9 @@ static void open_drive(struct rig *rig, const char *address, size_t pages)
 
 	rig->granted = in_xen();
 	if (rig->granted)
-		rc = dma_granted_create(pages, NULL, &rig->dma, &err);
+		open_ledger(rig, address);
+	if (rig->granted)
+		rc = dma_granted_create(pages, rig->ledger, &rig->dma, &err);
 	else
 		rc = dma_vfio_create(pages, &rig->dma, &err);
 	if (rc)
@@ -91,6 +121,8 @@ static void open_drive(struct rig *rig, const char *address, size_t pages)
 		rc = nvme_vfio_open(address, rig->dma, &rig->pci, &err);
 	if (rc)
 		die("%s", err.text);
+	if (rig->granted && grant_ledger_note_drive(rig->ledger, rig->pci->name))
+		die("the ledger has no room for drive %s", rig->pci->name);
 }
 
 void rig_open(struct rig *rig, const char *address, const struct rig_options *opts)
@@ -206,11 +238,15 @@ void rig_close(struct rig *rig)
 		reactor_destroy(rig->workers[i].reactor);
 	}
 	reactor_destroy(rig->home);
-	nvme_pci_close(rig->pci);
 	if (rig->granted)
+		grant_ledger_forget_drive(rig->ledger, rig->pci->name);
+	nvme_pci_close(rig->pci);
+	if (rig->granted) {
 		dma_granted_destroy(rig->dma);
-	else
-		dma_vfio_destroy(rig->dma);
+		grant_ledger_close(rig->ledger);
+		return;
+	}
+	dma_vfio_destroy(rig->dma);
 }
 
 void rig_alloc(struct rig *rig, size_t pages, struct dma_memory *mem)

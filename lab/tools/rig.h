@@ -17,6 +17,7 @@
 
 enum { RIG_WORKERS_MAX = 8 };
 
+struct grant_ledger;
 struct rig;
 
 struct worker {
@@ -36,6 +37,7 @@ struct worker {
 struct rig {
 	struct nvme_pci *pci;
 	struct dma *dma;
+	struct grant_ledger *ledger;
 	struct nvme_ctrl *ctrl;
 	struct bdev *bdev;
 	struct reactor *home;
