@@ -151,9 +151,11 @@ static int map_for_devices(struct granted *g, struct fresh *fresh, size_t pages,
 	grant_device_flush(g->device);
 	for (size_t i = 0; i < pages; i++)
 		if (fresh[i].bus == GRANT_NO_BUS)
-			return err_set(err, -ENOMEM,
-				       "Xen maps no more of this domain's pages for devices: raise "
-				       "gnttab_max_maptrack_frames on Xen's command line");
+			return err_set(
+				err, -ENOMEM,
+				"Xen does not map this domain's own pages for devices (if its "
+				"table is full, as the log then says, raise "
+				"gnttab_max_maptrack_frames on Xen's command line)");
 	return 0;
 }
 
@@ -471,11 +473,12 @@ int dma_granted_measure(struct dma *d, uint32_t *map_from_bytes, struct err *err
 		t.refs = &g->refs[theirs.bus - d->bus];
 		t.own = &own;
 		measure(&t, ns);
-		*map_from_bytes = find_crossing(ns);
 		if (t.status)
 			rc = err_set(err, t.status,
 				     "cannot try how long copying and mapping pages takes: %s",
 				     strerror(-t.status));
+		else
+			*map_from_bytes = find_crossing(ns);
 	}
 	dma_free(d, &own);
 	dma_free(d, &theirs);

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Device memory of granted pages: addresses in order, limits, what is left after the process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <xen/grant_table.h>
+#include <xenstore.h>
+
+#include "base/clock.h"
+#include "dma/granted.h"
+#include "double.h"
+#include "grant/ledger.h"
+
+enum { MAX_PAGES = 1024, STEP = 64, RUN = 8, PAGE = 4096 };
+
+static char dir[] = "/tmp/sluice-granted-XXXXXX";
+static char path[sizeof(dir) + 16], limit_path[sizeof(dir) + 16];
+static struct grant_ledger *ledger;
+static struct dma *dma;
+static struct dma_memory memory[8];
+static unsigned moves_left; /* before a page cannot be moved */
+
+/* gntalloc's limit is a file of sysfs. */
+int __real_open64(const char *name, int flags, ...);
+int __wrap_open64(const char *name, int flags, ...);
+int __wrap_open64(const char *name, int flags, ...)
+{
+	mode_t mode = 0;
+	va_list ap;
+
+	va_start(ap, flags);
+	if (flags & O_CREAT)
+		mode = va_arg(ap, mode_t);
+	va_end(ap);
+	if (!strcmp(name, "/sys/module/xen_gntalloc/parameters/limit"))
+		name = limit_path;
+	return __real_open64(name, flags, mode);
+}
+
+/* A process has only so many mappings. */
+void *__real_mremap(void *from, size_t old_len, size_t len, int flags, ...);
+void *__wrap_mremap(void *from, size_t old_len, size_t len, int flags, ...);
+void *__wrap_mremap(void *from, size_t old_len, size_t len, int flags, ...)
+{
+	va_list ap;
+	void *to;
+
+	va_start(ap, flags);
+	to = va_arg(ap, void *);
+	va_end(ap);
+	if (!moves_left) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	moves_left--;
+	return __real_mremap(from, old_len, len, flags, to);
+}
+
+static void write_limit(unsigned limit)
+{
+	FILE *f = fopen(limit_path, "w");
+
+	assert_non_null(f);
+	fprintf(f, "%u\n", limit);
+	fclose(f);
+}
+
+static unsigned read_limit(void)
+{
+	unsigned limit = 0;
+	FILE *f = fopen(limit_path, "r");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%u", &limit), 1);
+	fclose(f);
+	return limit;
+}
+
+static int setup(void **state)
+{
+	struct err err;
+
+	double_init();
+	write_limit(1024);
+	moves_left = UINT32_MAX;
+	memset(memory, 0, sizeof(memory));
+	return grant_ledger_open(path, &ledger, &err) ||
+	       dma_granted_create(MAX_PAGES, ledger, &dma, &err);
+}
+
+static void free_all(void)
+{
+	for (unsigned i = 0; i < sizeof(memory) / sizeof(memory[0]); i++)
+		dma_free(dma, &memory[i]);
+}
+
+static int teardown(void **state)
+{
+	unsigned leaks;
+
+	free_all();
+	dma_granted_destroy(dma);
+	grant_ledger_close(ledger);
+	leaks = double_leaks() + !access(path, F_OK);
+	unlink(path);
+	double_fini();
+	return leaks ? -1 : 0;
+}
+
+static struct double_stats get_stats(void)
+{
+	struct double_stats stats;
+
+	double_get_stats(&stats);
+	return stats;
+}
+
+/* Each page under the address that it is said to have, and no other. */
+static void check_addresses(const struct dma_memory *m)
+{
+	for (size_t i = 0; i < m->pages; i++) {
+		char *cpu = (char *)m->virt + i * PAGE + 24;
+		char *device = double_bus_to_memory(m->bus[i] + 24, true);
+
+		assert_non_null(device);
+		*cpu = (char)(i + 1);
+		assert_int_equal(*device, (char)(i + 1));
+		assert_true(dma_translate(dma, cpu) == m->bus[i] + 24);
+	}
+}
+
+static void a_device_finds_what_the_cpu_has_written(void **state)
+{
+	struct err err;
+
+	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), 0);
+	assert_int_equal(dma_alloc(dma, 100, false, &memory[1], &err), 0);
+	check_addresses(&memory[0]);
+	check_addresses(&memory[1]);
+	/* Zeroed, whatever the last one has left there. */
+	dma_free(dma, &memory[1]);
+	assert_int_equal(dma_alloc(dma, 100, false, &memory[1], &err), 0);
+	for (size_t i = 0; i < 100 * (size_t)PAGE; i++)
+		assert_int_equal(((char *)memory[1].virt)[i], 0);
+}
+
+static void no_page_is_taken_before_it_is_wanted(void **state)
+{
+	struct err err;
+
+	assert_int_equal(get_stats().shared, 0);
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(dma_alloc(dma, STEP / 4, false, &memory[i], &err), 0);
+	assert_int_equal(get_stats().shared, STEP);
+	assert_int_equal(get_stats().device_mapped, STEP);
+	assert_int_equal(get_stats().device_calls, 1);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[4], &err), 0);
+	assert_int_equal(get_stats().shared, 2 * STEP);
+	assert_int_equal(get_stats().device_calls, 2);
+}
+
+/* The double hands pages out in an order that has no two neighbours in a row. */
+static void pages_lie_in_the_order_of_their_addresses(void **state)
+{
+	struct err err;
+
+	assert_int_equal(dma_alloc(dma, STEP, false, &memory[0], &err), 0);
+	for (unsigned i = 1; i < STEP; i++)
+		assert_true(memory[0].bus[i] > memory[0].bus[i - 1]);
+	dma_free(dma, &memory[0]);
+	assert_int_equal(dma_alloc(dma, RUN, true, &memory[0], &err), 0);
+	for (unsigned i = 0; i < RUN; i++)
+		assert_true(memory[0].bus[i] == memory[0].bus[0] + i * (uint64_t)PAGE);
+	check_addresses(&memory[0]);
+	assert_int_equal(get_stats().shared, STEP);
+}
+
+static void what_is_not_contiguous_is_given_back(void **state)
+{
+	struct err err;
+
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[1], &err), 0);
+	assert_int_equal(dma_alloc(dma, RUN + 1, true, &memory[0], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "contiguous"));
+	assert_int_equal(get_stats().shared, STEP);
+	assert_int_equal(get_stats().device_mapped, STEP);
+}
+
+/* A run that is not in the first lot is looked for in more. */
+static void a_run_is_searched_for(void **state)
+{
+	struct err err;
+
+	double_set_bus_run(128);
+	assert_int_equal(dma_alloc(dma, STEP, false, &memory[1], &err), 0);
+	assert_int_equal(dma_alloc(dma, 96, true, &memory[0], &err), 0);
+	for (unsigned i = 0; i < 96; i++)
+		assert_true(memory[0].bus[i] == memory[0].bus[0] + i * (uint64_t)PAGE);
+	check_addresses(&memory[0]);
+	assert_int_equal(get_stats().shared, STEP + 96 + STEP);
+}
+
+static void there_is_no_more_than_was_agreed(void **state)
+{
+	struct err err;
+
+	assert_int_equal(dma_alloc(dma, MAX_PAGES - STEP, false, &memory[0], &err), 0);
+	assert_int_equal(dma_alloc(dma, STEP + 1, false, &memory[1], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "--device-memory-mib"));
+	assert_int_equal(dma_alloc(dma, STEP - 1, false, &memory[1], &err), 0);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[2], &err), 0);
+	assert_int_equal(get_stats().shared, MAX_PAGES);
+	check_addresses(&memory[0]);
+	check_addresses(&memory[1]);
+}
+
+static void gntallocs_limit_is_raised_by_what_is_wanted(void **state)
+{
+	struct err err;
+
+	double_limit_shares(0, limit_path);
+	write_limit(70);
+	assert_int_equal(dma_alloc(dma, 60, false, &memory[0], &err), 0);
+	assert_int_equal(read_limit(), 70);
+	assert_int_equal(dma_alloc(dma, 100, false, &memory[1], &err), 0);
+	assert_int_equal(read_limit(), 170);
+	check_addresses(&memory[1]);
+}
+
+static void a_limit_that_cannot_be_raised_is_told(void **state)
+{
+	struct err err;
+
+	double_limit_shares(10, NULL);
+	unlink(limit_path);
+	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "/sys/module/xen_gntalloc/parameters/limit"));
+	write_limit(UINT32_MAX);
+	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), -ENOSPC);
+	assert_int_equal(get_stats().shared, 0);
+}
+
+/* Who is refused with a limit that was raised lacks grants; then the limit stays as it was. */
+static void a_full_grant_table_is_told_apart(void **state)
+{
+	struct err err;
+
+	double_limit_shares(0, limit_path);
+	double_limit_own_grants(STEP - 1);
+	write_limit(20);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "gnttab_max_frames"));
+	assert_int_equal(read_limit(), 20);
+}
+
+static void no_memory_is_told(void **state)
+{
+	struct err err;
+
+	double_fail(DOUBLE_SHARE, ENOMEM, 0, 1, NULL);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "gntalloc"));
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), 0);
+}
+
+static void pages_that_xen_does_not_map_are_given_back(void **state)
+{
+	struct err err;
+
+	double_limit_maps(STEP / 2);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "gnttab_max_maptrack_frames"));
+	assert_int_equal(get_stats().shared, 0);
+	assert_int_equal(get_stats().device_mapped, 0);
+	double_limit_maps(UINT32_MAX);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), 0);
+}
+
+/* What was moved stays for the next, and all of it is what it says. */
+static void a_move_that_fails_loses_nothing(void **state)
+{
+	struct err err;
+
+	moves_left = 5;
+	assert_int_equal(dma_alloc(dma, 50, false, &memory[0], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "vm.max_map_count"));
+	assert_int_equal(get_stats().shared, 5);
+	assert_int_equal(get_stats().device_mapped, 5);
+	moves_left = UINT32_MAX;
+	assert_int_equal(dma_alloc(dma, 5, false, &memory[0], &err), 0);
+	assert_int_equal(get_stats().shared, 5);
+	assert_int_equal(dma_alloc(dma, 50, false, &memory[1], &err), 0);
+	check_addresses(&memory[0]);
+	check_addresses(&memory[1]);
+}
+
+/* A child has no use for pages that a drive writes to, and a copy would not be the page. */
+static void a_child_does_not_have_them(void **state)
+{
+	struct err err;
+	int status;
+	pid_t pid;
+
+	assert_int_equal(dma_alloc(dma, 2, false, &memory[0], &err), 0);
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid)
+		_exit(mincore(memory[0].virt, PAGE, &(unsigned char){0}) != -1 || errno != ENOMEM);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void what_is_missing_is_told(void **state)
+{
+	static const struct {
+		enum double_call call;
+		int error;
+		const char *remedy;
+	} faults[] = {
+		{DOUBLE_CALL_OPEN, ENOENT, "xen-privcmd"},
+		{DOUBLE_SHARE_OPEN, ENOENT, "xen-gntalloc"},
+		{DOUBLE_XS_OPEN, ENOENT, "xenstored"},
+		{DOUBLE_XS_READ, ENOENT, "xen-init-dom0"},
+	};
+	struct dma *other;
+	struct err err;
+
+	for (unsigned i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
+		double_fail(faults[i].call, faults[i].error, 0, 1, NULL);
+		assert_int_equal(dma_granted_create(8, ledger, &other, &err), -faults[i].error);
+		assert_non_null(strstr(err.text, faults[i].remedy));
+	}
+	double_set_pv(false);
+	assert_int_equal(dma_granted_create(8, ledger, &other, &err), -EOPNOTSUPP);
+	assert_non_null(strstr(err.text, "dom0=pvh"));
+}
+
+/* Pages are granted to who we are, not to domain 0. */
+static void a_driver_domain_grants_to_itself(void **state)
+{
+	struct xs_handle *xs = double_xs_open(0);
+	static const char *const sayings[] = {"9", "nine", "32752", "-1", ""};
+	struct dma *other;
+	struct err err;
+
+	for (unsigned i = 0; i < sizeof(sayings) / sizeof(sayings[0]); i++) {
+		assert_true(xs_write(xs, XBT_NULL, "/local/domain/0/domid", sayings[i],
+				     (unsigned)strlen(sayings[i])));
+		assert_int_equal(dma_granted_create(8, ledger, &other, &err), i ? -ENOENT : 0);
+		if (i)
+			continue;
+		/* The double is domain 0 and may not map what is granted to another. */
+		assert_int_equal(dma_alloc(other, 1, false, &memory[0], &err), -ENOMEM);
+		memory[0] = (struct dma_memory){0};
+		dma_granted_destroy(other);
+	}
+	xs_close(xs);
+}
+
+static int stop(const char *address, void *arg, struct err *err)
+{
+	/* Until the drive is stopped its writes must find their page. */
+	assert_non_null(double_bus_to_memory(*(uint64_t *)arg, true));
+	return 0;
+}
+
+/* A drive that still writes when its driver is dead finds the same page, until it is stopped. */
+static void pages_outlive_the_process(void **state)
+{
+	static struct dma *volatile lost; /* nothing calls it any more, nor frees it */
+	struct err err;
+	uint64_t bus;
+
+	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), 0);
+	assert_int_equal(grant_ledger_note_drive(ledger, "0000:00:04.0"), 0);
+	bus = memory[0].bus[1];
+	lost = dma;
+	double_end_process();
+	grant_ledger_close(ledger);
+	assert_int_equal(get_stats().shared_late, STEP);
+	assert_non_null(double_bus_to_memory(bus, true));
+
+	memset(memory, 0, sizeof(memory));
+	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(grant_ledger_recover(ledger, stop, &bus, &err), 0);
+	assert_int_equal(get_stats().shared, 0);
+	assert_null(double_bus_to_memory(bus, true));
+	assert_int_equal(double_take_dma_faults(), 1);
+	assert_int_equal(dma_granted_create(MAX_PAGES, ledger, &dma, &err), 0);
+	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), 0);
+	check_addresses(&memory[0]);
+}
+
+/* So many microseconds each hypercall's page costs, and so many each call. */
+static struct {
+	unsigned copy_page;
+	unsigned map_page;
+	unsigned map_call;
+	unsigned pages;
+} costs;
+
+static void spend(unsigned us)
+{
+	uint64_t end = clock_now_ns() + us * NSEC_PER_USEC;
+
+	while (clock_now_ns() < end)
+		continue;
+}
+
+static void copying(void *arg, unsigned domid, uint32_t ref)
+{
+	spend(costs.copy_page);
+}
+
+static void mapping(void *arg, bool map, unsigned domid, uint32_t ref, bool writable)
+{
+	struct double_stats stats = get_stats();
+
+	/* What a call costs is told at its first page. */
+	if (stats.device_calls != costs.pages) {
+		costs.pages = (unsigned)stats.device_calls;
+		spend(costs.map_call);
+	}
+	spend(costs.map_page);
+}
+
+static uint32_t measure(unsigned copy_page, unsigned map_page, unsigned map_call)
+{
+	uint32_t from = 1;
+	struct err err;
+
+	costs.copy_page = copy_page;
+	costs.map_page = map_page;
+	costs.map_call = map_call;
+	assert_int_equal(dma_granted_measure(dma, &from, &err), 0);
+	return from;
+}
+
+static void the_measure_is_where_mapping_becomes_cheaper(void **state)
+{
+	uint32_t from;
+
+	double_on_copy(copying, NULL);
+	double_on_map(mapping, NULL);
+	/* Two calls of 100 us against 25 - 2 * 2.5 us a page: 10 pages, give or take. */
+	from = measure(25, 2, 100);
+	assert_in_range(from, 6 * PAGE, 15 * PAGE);
+	assert_int_equal(from % PAGE, 0);
+	assert_int_equal(measure(5, 10, 50), UINT32_MAX);
+	assert_int_equal(measure(20, 0, 0), PAGE);
+	/* So late that no request is large enough. */
+	assert_int_equal(measure(6, 1, 2000), UINT32_MAX);
+	double_on_copy(NULL, NULL);
+	double_on_map(NULL, NULL);
+	assert_int_equal(get_stats().device_mapped, get_stats().shared);
+}
+
+static void what_cannot_be_measured_is_told(void **state)
+{
+	uint32_t from = 1;
+	struct err err;
+
+	double_fail(DOUBLE_GNTTAB_OPEN, EACCES, 0, 1, NULL);
+	assert_int_equal(dma_granted_measure(dma, &from, &err), -EACCES);
+	double_fail(DOUBLE_GNTTAB_COPY, EFAULT, 0, 1, NULL);
+	assert_int_equal(dma_granted_measure(dma, &from, &err), -EFAULT);
+	double_fail(DOUBLE_DEVICE_MAP, EFAULT, 1, 1, NULL);
+	assert_int_equal(dma_granted_measure(dma, &from, &err), -ENOMEM);
+	double_fail(DOUBLE_SHARE, ENOMEM, 0, 99, NULL);
+	assert_int_equal(dma_alloc(dma, 20, false, &memory[0], &err), 0);
+	assert_int_equal(dma_granted_measure(dma, &from, &err), -ENOMEM);
+	assert_int_equal(from, 1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_device_finds_what_the_cpu_has_written, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(no_page_is_taken_before_it_is_wanted, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(pages_lie_in_the_order_of_their_addresses, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(what_is_not_contiguous_is_given_back, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_run_is_searched_for, setup, teardown),
+		cmocka_unit_test_setup_teardown(there_is_no_more_than_was_agreed, setup, teardown),
+		cmocka_unit_test_setup_teardown(gntallocs_limit_is_raised_by_what_is_wanted, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_limit_that_cannot_be_raised_is_told, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_full_grant_table_is_told_apart, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_memory_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(pages_that_xen_does_not_map_are_given_back, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_move_that_fails_loses_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_child_does_not_have_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_missing_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_driver_domain_grants_to_itself, setup, teardown),
+		cmocka_unit_test_setup_teardown(pages_outlive_the_process, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_measure_is_where_mapping_becomes_cheaper, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_measured_is_told, setup, teardown),
+	};
+	int failed;
+
+	if (!mkdtemp(dir))
+		return 1;
+	snprintf(path, sizeof(path), "%s/ledger", dir);
+	snprintf(limit_path, sizeof(limit_path), "%s/limit", dir);
+	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(limit_path);
+	unlink(path);
+	rmdir(dir);
+	return failed;
+}
