@@ -70,8 +70,8 @@ static int grow(struct blkif_bounce *b, size_t pages, struct err *err)
 /* More to share, @missing pages at least, as far as there may be. */
 static bool grow_shared(struct blkif_bounce *b, size_t missing)
 {
-	size_t step = missing > DEVICE_STEP ? missing : DEVICE_STEP,
-	       left = b->shared_max - b->shared;
+	size_t left = b->shared_max - b->shared;
+	size_t step = missing > DEVICE_STEP ? missing : DEVICE_STEP;
 	uint64_t now_ns;
 	struct err err;
 
@@ -80,10 +80,14 @@ static bool grow_shared(struct blkif_bounce *b, size_t missing)
 	now_ns = clock_now_ns();
 	if (now_ns < b->retry_at_ns)
 		return false;
-	step = step < left ? step : left;
+	if (step > left)
+		step = left;
 	if (grow(b, step, &err)) {
-		b->retry_at_ns = now_ns + DEVICE_RETRY_NS;
-		return false;
+		step = missing;
+		if (grow(b, step, &err)) {
+			b->retry_at_ns = now_ns + DEVICE_RETRY_NS;
+			return false;
+		}
 	}
 	b->shared += step;
 	return true;
@@ -182,9 +186,8 @@ int blkif_bounce_join(struct blkif_bounces *all, struct blkif_queue *q)
 		rc = grow(b, more, &err);
 		if (rc) {
 			log_limited(q->opts.log_limit, LOG_LEVEL_ERROR,
-				    "%s: %zu bounce pages cannot be had: %s%s", q->label, more,
-				    err.text,
-				    b->dma ? " (--device-memory-mib of sluiced bounds them)" : "");
+				    "%s: %zu bounce pages cannot be had: %s", q->label, more,
+				    err.text);
 			return rc;
 		}
 		b->reserve_max += more;

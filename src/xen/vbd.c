@@ -299,11 +299,11 @@ static void follow_pause(struct vbd *v)
 static void conn_started(void *arg, int rc)
 {
 	struct vbd *v = arg;
-	const char *why = rc == -ENOMEM && v->bdev->dma
-				  ? "no device memory is left (start sluiced with a larger "
-				    "--device-memory-mib)"
-				  : strerror(-rc);
+	const char *why = strerror(-rc);
 
+	if (v->bdev->dma && (rc == -ENOMEM || rc == -ENOSPC))
+		why = "no device memory is left for its queues (raise --device-memory-mib; the log "
+		      "has more)";
 	v->phase = VBD_SERVING;
 	if (rc) {
 		connection_destroy(v->conn);

@@ -131,6 +131,11 @@ struct dma *host_get_dma(struct host *h)
 	return h->dma;
 }
 
+void host_limit_dma(struct host *h, size_t pages)
+{
+	host_get_dma(h)->window = pages;
+}
+
 static void delete_bdevs(void *arg)
 {
 	bdev_delete_all();

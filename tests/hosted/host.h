@@ -60,6 +60,8 @@ void host_write_file(const struct host *h, const char *name, const char *text);
 void host_make_dirs(const char *path);
 /* Device memory of the host's, as much as there may be in the double; made when it is asked for. */
 struct dma *host_get_dma(struct host *h);
+/* There are no more than @pages of it; nothing of it is used yet. */
+void host_limit_dma(struct host *h, size_t pages);
 /* Has @fn run on the control thread, and waits for it. */
 void host_run(struct host *h, void (*fn)(void *arg), void *arg);
 

@@ -126,11 +126,18 @@ static void create_other(void *arg)
 	*other = held_create("other", WORLD_DISK_BYTES);
 }
 
-struct held *world_connect_other(const struct guest_opts *opts)
+struct held *world_make_other(void)
 {
 	struct held *other;
 
 	host_run(&world.host, create_other, &other);
+	return other;
+}
+
+struct held *world_connect_other(const struct guest_opts *opts)
+{
+	struct held *other = world_make_other();
+
 	guest_create(&world.other, &world.host, WORLD_OTHER,
 		     &(struct disk_opts){.target = "other"});
 	assert_true(guest_connect(&world.other, opts));
@@ -265,18 +272,23 @@ static void ask_stats(void *arg)
 
 int64_t world_stat(const char *group, const char *name)
 {
+	char words[64], *rest = words, *word;
 	struct reading r = {0};
 	int64_t value;
-	json_t *disk;
+	json_t *at;
 
 	sem_init(&r.done, 0, 0);
 	host_run(&world.host, ask_stats, &r);
 	while (sem_wait(&r.done))
 		;
 	sem_destroy(&r.done);
-	disk = json_array_get(r.stats, 0);
-	value = json_integer_value(
-		json_object_get(group ? json_object_get(disk, group) : disk, name));
+	at = json_array_get(r.stats, 0);
+	snprintf(words, sizeof(words), "%s", group ? group : "");
+	while (group && (word = strsep(&rest, "/")))
+		at = json_object_get(at, word);
+	if (!json_is_integer(json_object_get(at, name)))
+		fail_msg("no figure %s of %s", name, group);
+	value = json_integer_value(json_object_get(at, name));
 	json_decref(r.stats);
 	return value;
 }

@@ -47,12 +47,13 @@ void world_connect_disk(const struct disk_opts *disk, const struct guest_opts *g
 /* A load over the guest's disk: runs @requests and compares. */
 void world_run_load(const struct load_opts *opts, unsigned requests);
 
-/* Makes another bdev like the first, and a guest with it that is connected. */
+/* Makes another bdev like the first, "other"; and a guest with it that is connected. */
+struct held *world_make_other(void);
 struct held *world_connect_other(const struct guest_opts *opts);
 /* The backend's states of the disk so far, as disk_history(). */
 void world_assert_history(struct disk *d, const char *states);
-/* A figure of world.daemon's first disk, as vbd_get_iostat names it: "read", "requests"; NULL: of
- * none. */
+/* A figure of world.daemon's first disk, as vbd_get_iostat names it: "read", "requests"; a
+ * group in a group is "shared_by/dma"; NULL: of none. */
 int64_t world_stat(const char *group, const char *name);
 /* Waits a while, in which what must not happen would happen. */
 void world_settle(void);
