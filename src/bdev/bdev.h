@@ -141,6 +141,8 @@ struct bdev {
 	 * other, shared or not, and the whole is there as long as its parts. A part has no parts.
 	 */
 	struct bdev *whole;
+	uint32_t part;  /* which of its parts, from 1; 0: it is none */
+	char label[40]; /* what the partition is called; printable */
 	/*
 	 * What this bdev was made with and goes with, say an NVMe controller: it is neither saved
 	 * nor deleted by itself. Empty: nothing.
