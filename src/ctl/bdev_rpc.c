@@ -282,10 +282,16 @@ static int remove_apply(struct config_change *ch, struct err *err)
 	struct change *c = change_of(ch);
 	struct bdev *b = bdev_find(ch->name);
 
-	if (!b && !config_keeps(c->config, ch->name))
+	if (!b && !config_keeps(c->config, ch->name, false))
 		return no_bdev(ch->name, err);
 	if (!b)
 		return 0;
+	if (b->owner[0])
+		return err_set(
+			err, -EINVAL,
+			"bdev '%s' goes with drive %s: 'sluice nvme detach %s' lets go of it, "
+			"with all that is on it",
+			b->name, b->owner, b->owner);
 	if (c->kind && check_kind(c->kind, b, "bdev_delete", err))
 		return -EINVAL;
 	if (b->claims)
@@ -471,18 +477,29 @@ static void handle_rescan(struct rpc_request *req, const json_t *params, void *a
 static json_t *describe(const struct bdev *b)
 {
 	const char *method;
-	json_t *config = b->ops->config(b, &method);
+	json_t *config = b->ops->config(b, &method), *entry;
 
 	if (!config)
 		return NULL;
-	return json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:b, s:b, s:b, s:b, s:{s:o}}", "name",
-			 b->name, "product_name", b->ops->product, "block_size",
-			 (json_int_t)b->limits.block_size, "num_blocks",
-			 (json_int_t)(b->size / b->limits.block_size), "claimed", b->claims != 0,
-			 "physical_block_size", (json_int_t)b->limits.physical_block_size,
-			 "readonly", b->readonly, "shared", b->shared, "write_cache",
-			 b->limits.write_cache, "discard", b->limits.discard, "driver_specific",
-			 b->ops->product, config);
+	entry = json_pack("{s:s, s:s, s:I, s:I, s:b, s:I, s:b, s:b, s:b, s:b, s:{s:o}}", "name",
+			  b->name, "product_name", b->ops->product, "block_size",
+			  (json_int_t)b->limits.block_size, "num_blocks",
+			  (json_int_t)(b->size / b->limits.block_size), "claimed", b->claims != 0,
+			  "physical_block_size", (json_int_t)b->limits.physical_block_size,
+			  "readonly", b->readonly, "shared", b->shared, "write_cache",
+			  b->limits.write_cache, "discard", b->limits.discard, "driver_specific",
+			  b->ops->product, config);
+	/* Only what is so: of a drive, or of a part of one. */
+	if (entry &&
+	    ((b->owner[0] && json_object_set_new(entry, "controller", json_string(b->owner))) ||
+	     (b->whole &&
+	      json_object_update_new(entry, json_pack("{s:{s:s, s:I, s:s}}", "partition", "of",
+						      b->whole->name, "number", (json_int_t)b->part,
+						      "label", b->label))))) {
+		json_decref(entry);
+		entry = NULL;
+	}
+	return entry;
 }
 
 static void handle_get(struct rpc_request *req, const json_t *params, void *arg)

@@ -21,7 +21,8 @@ struct config {
 	char *path;
 	struct reactor *reactor;
 	struct helper_pool *helpers;
-	json_t *kept; /* entries of the file that could not be made */
+	const struct config_owners *owners; /* NULL: none */
+	json_t *kept;                       /* entries of the file that could not be made */
 	struct list queue;
 	bool busy;                     /* a change is on its way, or its file is being written */
 	struct config_change *current; /* whose file is being written; NULL: nobody's */
@@ -41,40 +42,80 @@ static const char *entry_name(const json_t *entry)
 	return name ? name : "";
 }
 
-bool config_keeps(const struct config *c, const char *name)
+void config_set_owners(struct config *c, const struct config_owners *o)
+{
+	c->owners = o;
+}
+
+static bool is_owner(const struct config *c, const json_t *entry)
+{
+	const char *method = json_string_value(json_object_get(entry, "method"));
+
+	return c->owners && method && !strcmp(method, c->owners->method);
+}
+
+/* Whether @entry is about what @name means. */
+static bool names(const struct config *c, const json_t *entry, const char *name, bool owner)
+{
+	return is_owner(c, entry) == owner && !strcmp(entry_name(entry), name);
+}
+
+bool config_keeps(const struct config *c, const char *name, bool owner)
 {
 	for (size_t i = 0; i < json_array_size(c->kept); i++)
-		if (!strcmp(entry_name(json_array_get(c->kept, i)), name))
+		if (names(c, json_array_get(c->kept, i), name, owner))
 			return true;
 	return false;
 }
 
-static void drop_kept(struct config *c, const char *name)
+static void drop_kept(struct config *c, const struct config_change *ch)
 {
 	for (size_t i = json_array_size(c->kept); i-- > 0;)
-		if (!strcmp(entry_name(json_array_get(c->kept, i)), name))
+		if (names(c, json_array_get(c->kept, i), ch->name, ch->owner))
 			json_array_remove(c->kept, i);
 }
 
 /* Writing */
 
+static int add_entry(json_t *list, const char *method, json_t *params)
+{
+	if (!params || json_array_append_new(list, json_pack("{s:s, s:o}", "method", method,
+							     "params", params)))
+		return -ENOMEM;
+	return 0;
+}
+
 static int add_live(json_t *bdevs, struct config_change *ch)
 {
 	for (struct bdev *b = bdev_next(NULL); b; b = bdev_next(b)) {
+		bool theirs = ch && !ch->owner && !strcmp(ch->name, b->name);
 		const char *method;
 		json_t *params;
 
-		bool theirs = ch && !strcmp(ch->name, b->name);
-
-		if (theirs && ch->removes)
+		if (b->owner[0] || (theirs && ch->removes))
 			continue;
 		params = theirs && ch->config ? ch->config(ch, b, &method)
 					      : b->ops->config(b, &method);
-		if (!params || json_array_append_new(bdevs, json_pack("{s:s, s:o}", "method",
-								      method, "params", params)))
+		if (add_entry(bdevs, method, params))
 			return -ENOMEM;
 	}
 	return 0;
+}
+
+static int add_owners(json_t *bdevs, const struct config *c, const struct config_change *ch)
+{
+	json_t *list;
+	int rc;
+
+	if (!c->owners)
+		return 0;
+	list = json_array();
+	rc = list ? c->owners->describe(list, ch && ch->owner ? ch : NULL, c->owners->arg)
+		  : -ENOMEM;
+	for (size_t i = 0; !rc && i < json_array_size(list); i++)
+		rc = add_entry(bdevs, c->owners->method, json_incref(json_array_get(list, i)));
+	json_decref(list);
+	return rc;
 }
 
 static int add_kept(json_t *bdevs, const struct config *c, const struct config_change *ch)
@@ -82,7 +123,7 @@ static int add_kept(json_t *bdevs, const struct config *c, const struct config_c
 	for (size_t i = 0; i < json_array_size(c->kept); i++) {
 		json_t *entry = json_array_get(c->kept, i);
 
-		if (ch && !strcmp(ch->name, entry_name(entry)))
+		if (ch && names(c, entry, ch->name, ch->owner))
 			continue;
 		if (json_array_append(bdevs, entry))
 			return -ENOMEM;
@@ -96,7 +137,7 @@ static char *describe(const struct config *c, struct config_change *ch)
 	json_t *bdevs = json_array(), *root;
 	char *text;
 
-	if (!bdevs || add_live(bdevs, ch) || add_kept(bdevs, c, ch)) {
+	if (!bdevs || add_live(bdevs, ch) || add_owners(bdevs, c, ch) || add_kept(bdevs, c, ch)) {
 		json_decref(bdevs);
 		return NULL;
 	}
@@ -208,7 +249,7 @@ static void save_done(struct helper_job *job)
 			stale = rc;
 		}
 		if (!rc)
-			drop_kept(c, ch->name);
+			drop_kept(c, ch);
 		c->current = NULL;
 		ch->done(ch, rc, &c->err);
 	}
@@ -268,14 +309,16 @@ static void load_entry(struct config *c, json_t *entry,
 		       int (*create)(const char *method, const json_t *params, struct err *err))
 {
 	const char *method = json_string_value(json_object_get(entry, "method"));
+	const json_t *params = json_object_get(entry, "params");
 	struct err err = {"the entry has no method"};
 
-	if (method && !create(method, json_object_get(entry, "params"), &err))
+	if (is_owner(c, entry) ? !c->owners->create(params, c->owners->arg, &err)
+			       : method && !create(method, params, &err))
 		return;
-	log_error("bdev '%s' of %s cannot be made and is kept for later: %s", entry_name(entry),
-		  c->path, err.text);
+	log_error("%s '%s' of %s cannot be made and is kept for later: %s",
+		  is_owner(c, entry) ? "controller" : "bdev", entry_name(entry), c->path, err.text);
 	if (json_array_append(c->kept, entry))
-		log_error("out of memory: the next save will lose bdev '%s'", entry_name(entry));
+		log_error("out of memory: the next save will lose '%s'", entry_name(entry));
 }
 
 int config_load(struct config *c,

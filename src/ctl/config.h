@@ -12,6 +12,10 @@
  *
  * A bdev that cannot be made at start, because its disk is not there today, say, stays in the
  * file until it is deleted, or created anew under its name.
+ *
+ * Some bdevs come and go with something else, an NVMe controller's with the controller.  They have
+ * no entries of their own; what they come with has one, by another method, and a name that bdevs
+ * may have as well.
  */
 #ifndef SLUICE_CTL_CONFIG_H
 #define SLUICE_CTL_CONFIG_H
@@ -30,6 +34,7 @@ struct helper_pool;
 /* Part of a larger object of the submitter's. All functions run on the control reactor. */
 struct config_change {
 	const char *name; /* of the one bdev that it makes, changes or removes */
+	bool owner;       /* the name is that of an owner of bdevs (struct config_owners) */
 	bool removes;
 	/*
 	 * Optional: what is to be saved of the bdev, in place of its own config, for a change that
@@ -49,6 +54,19 @@ struct config_change {
 	struct list node;
 };
 
+/* What bdevs come and go with: one kind of it. */
+struct config_owners {
+	const char *method; /* of their entries */
+	/* As the argument of config_load(). */
+	int (*create)(const json_t *params, void *arg, struct err *err);
+	/*
+	 * Appends to @list the parameters of each that is to be in the file once @ch is done; NULL:
+	 * no change of theirs is being made. Returns 0 or -ENOMEM.
+	 */
+	int (*describe)(json_t *list, const struct config_change *ch, void *arg);
+	void *arg;
+};
+
 /*
  * @path is the file; its directory is made if only that is missing. Writes are done by @helpers.
  * Returns 0 and *@out, or a negative errno with the line in @err.
@@ -60,6 +78,9 @@ int config_create(const char *path, struct reactor *r, struct helper_pool *helpe
  * have ended, for they may be writing the file.
  */
 void config_destroy(struct config *c);
+
+/* Before config_load(); @o must outlive @c. */
+void config_set_owners(struct config *c, const struct config_owners *o);
 
 /*
  * Makes the bdevs that the file holds, by @create(method, params, err), which returns 0 or a
@@ -74,7 +95,7 @@ int config_load(struct config *c,
 /* Starts @ch now, or when those before it are done. */
 void config_submit(struct config *c, struct config_change *ch);
 
-/* Whether the file has a bdev of that name that could not be made. */
-bool config_keeps(const struct config *c, const char *name);
+/* Whether the file has a bdev of that name, or an @owner of bdevs, that could not be made. */
+bool config_keeps(const struct config *c, const char *name, bool owner);
 
 #endif

@@ -627,9 +627,9 @@ static void keeps_what_cannot_be_made_today(void **state)
 	assert_int_equal(config_load(config, bdev_rpc_create, &err), 0);
 	assert_non_null(bdev_find("n"));
 	assert_null(bdev_find("gone"));
-	assert_true(config_keeps(config, "gone"));
-	assert_true(config_keeps(config, "later"));
-	assert_false(config_keeps(config, "n"));
+	assert_true(config_keeps(config, "gone", false));
+	assert_true(config_keeps(config, "later", false));
+	assert_false(config_keeps(config, "n", false));
 	harness_start(&h);
 	fd = harness_connect(&h);
 	request(fd, "bdev_null_create", "{\"name\":\"x\",\"num_blocks\":8}");
