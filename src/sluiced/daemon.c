@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -15,8 +16,10 @@
 #include "ctl/bdev_rpc.h"
 #include "ctl/config.h"
 #include "ctl/instance.h"
+#include "ctl/nvme_rpc.h"
 #include "ctl/rpc.h"
 #include "reactor/helper.h"
+#include "sluiced/drives.h"
 #include "sluiced/options.h"
 #include "sluiced/vbd_rpc.h"
 #include "xen/backend.h"
@@ -31,6 +34,7 @@ enum {
 
 struct daemon {
 	struct options opts;
+	const struct nvme_ways *ways; /* NULL: this host's */
 	int lock_fd;
 	struct helper_pool *helpers;
 	struct reactor *control;
@@ -40,6 +44,9 @@ struct daemon {
 	struct config *config;
 	struct rpc_server *rpc;
 	struct vbd_rpc vbd_rpc;
+	struct drives drives_here;
+	struct nvme_drives *drives;
+	struct nvme_rpc nvme_rpc;
 	struct xen_backend *xen;
 	struct reactor_fd signals;
 	struct reactor_timer drain_timer;
@@ -48,12 +55,19 @@ struct daemon {
 
 /* The end */
 
-static void drained(void *arg)
+static void drives_stopped(void *arg)
 {
 	struct daemon *d = arg;
 
 	reactor_timer_stop(d->control, &d->drain_timer);
 	reactor_stop(d->control);
+}
+
+static void drained(void *arg)
+{
+	struct daemon *d = arg;
+
+	nvme_drives_stop(d->drives, drives_stopped, d);
 }
 
 static void drain_too_long(struct reactor_timer *t)
@@ -63,7 +77,9 @@ static void drain_too_long(struct reactor_timer *t)
 	 * no successor will take those guests for idle. Nothing can be freed under a device at
 	 * work.
 	 */
-	log_error("requests are still in flight after 30 s: ending without their clean mark");
+	log_error(
+		"requests are still in flight, or drives not shut down, after 30 s: ending without "
+		"the clean mark");
 	_exit(EXIT_FAILURE);
 }
 
@@ -137,6 +153,24 @@ static int start_reactors(struct daemon *d, struct err *err)
 	return 0;
 }
 
+static int create_drives(struct daemon *d, struct err *err)
+{
+	const struct nvme_ways ways = drives_ways(&d->drives_here);
+	int rc;
+
+	d->drives_here.xen = d->xen;
+	rc = nvme_drives_create(d->ways ? d->ways : &ways, d->control, d->nr_reactors, &d->drives);
+	if (rc)
+		return err_set(err, rc, "no memory left");
+	d->nvme_rpc = (struct nvme_rpc){
+		.drives = d->drives,
+		.config = d->config,
+		.control = d->control,
+	};
+	nvme_rpc_init(&d->nvme_rpc);
+	return 0;
+}
+
 static int start_rpc(struct daemon *d, struct err *err)
 {
 	struct rpc_opts opts = {.socket = d->opts.socket};
@@ -152,6 +186,8 @@ static int start_rpc(struct daemon *d, struct err *err)
 		.nr_reactors = d->nr_reactors,
 	};
 	rc = bdev_rpc_register(d->rpc, d->config);
+	if (!rc)
+		rc = nvme_rpc_register(d->rpc, &d->nvme_rpc);
 	if (!rc)
 		rc = vbd_rpc_register(d->rpc, &d->vbd_rpc);
 	return rc ? err_set(err, rc, "cannot register methods: %s", strerror(-rc)) : 0;
@@ -175,9 +211,9 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 	rc = create_reactors(d, err);
 	if (rc)
 		return rc;
-	rc = reactor_fd_add(d->control, &d->signals, EPOLLIN);
-	if (rc)
-		return err_set(err, rc, "cannot listen to signals: %s", strerror(-rc));
+	d->drives_here.root = root;
+	d->drives_here.max_pages = (size_t)d->opts.device_memory_mib << 20 >> 12;
+	drives_open(&d->drives_here, d->opts.ledger);
 	xen_opts = (struct xen_backend_opts){
 		.instance = d->opts.name,
 		.kinds = d->opts.kinds,
@@ -189,27 +225,56 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 		.guest_bounce_pages = (size_t)d->opts.guest_bounce_mib << 20 >> 12,
 		.guest_maps = d->opts.guest_maps,
 		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
+		.ledger = d->drives_here.ledger,
 		.root = root,
 	};
 	rc = xen_backend_create(&xen_opts, &d->xen, err);
 	if (rc)
 		return rc;
-	rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
+	rc = start_reactors(d, err);
+	if (!rc)
+		rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
+	if (!rc)
+		rc = create_drives(d, err);
 	if (!rc)
 		rc = config_load(d->config, bdev_rpc_create, err);
 	if (rc)
 		return rc;
-	bdev_watch_start(d->control);
-	rc = start_reactors(d, err);
+	/* Not before, as the control reactor is stepped by hand while drives come up. */
+	rc = reactor_fd_add(d->control, &d->signals, EPOLLIN);
 	if (rc)
-		return rc;
+		return err_set(err, rc, "cannot listen to signals: %s", strerror(-rc));
+	bdev_watch_start(d->control);
 	/* Its bdevs are there: guests of a predecessor can be adopted, then clients be served. */
 	rc = xen_backend_start(d->xen, err);
 	return rc ? rc : start_rpc(d, err);
 }
 
+static void note_stopped(void *arg)
+{
+	*(bool *)arg = true;
+}
+
+/* Drives end by the work of reactors: those of a daemon that could not start still have to. */
+static void stop_drives(struct daemon *d)
+{
+	const struct timespec nap = {0, (long)NSEC_PER_MSEC};
+	uint64_t end = clock_now_ns() + DRAIN_NS;
+	bool stopped = false;
+
+	nvme_drives_stop(d->drives, note_stopped, &stopped);
+	while (!stopped) {
+		if (!reactor_step(d->control))
+			nanosleep(&nap, NULL);
+		if (clock_now_ns() > end)
+			drain_too_long(NULL);
+	}
+}
+
 static void stop_all(struct daemon *d)
 {
+	if (d->drives && !d->draining)
+		stop_drives(d);
 	for (unsigned i = 0; i < d->nr_running; i++)
 		reactor_stop(d->reactors[i]);
 	for (unsigned i = 0; i < d->nr_running; i++)
@@ -226,6 +291,9 @@ static void stop_all(struct daemon *d)
 	if (d->config)
 		config_destroy(d->config);
 	bdev_delete_all();
+	if (d->drives)
+		nvme_drives_destroy(d->drives);
+	drives_close(&d->drives_here);
 	for (unsigned i = 0; i < d->nr_reactors; i++)
 		reactor_destroy(d->reactors[i]);
 	if (d->signals.fd >= 0)
@@ -236,9 +304,9 @@ static void stop_all(struct daemon *d)
 		close(d->lock_fd);
 }
 
-int daemon_main(int argc, char **argv, const char *root)
+int daemon_main(int argc, char **argv, const char *root, const struct nvme_ways *ways)
 {
-	struct daemon d = {.lock_fd = -1, .signals.fd = -1};
+	struct daemon d = {.ways = ways, .lock_fd = -1, .signals.fd = -1};
 	struct err err;
 
 	if (options_parse(argc, argv, &d.opts, &err)) {

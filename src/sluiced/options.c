@@ -18,6 +18,7 @@ const char options_usage[] =
 	"  --state FILE         where bdevs are remembered (/var/lib/sluice/NAME.json)\n"
 	"  --cpumask MASK       cores to run reactors on, hexadecimal (the first core)\n"
 	"  --backend KIND,...   backend kinds to serve: vbd, vbd3, qdisk (vbd)\n"
+	"  --device-memory-mib N  most memory for NVMe drives' queues and data in MiB (64)\n"
 	"  --bounce-mib N       bounce memory of each reactor in MiB (16)\n"
 	"  --guest-bounce-mib N bounce memory of one guest in MiB (8)\n"
 	"  --guest-maps N       pages of one guest that are mapped at a time (8192)\n"
@@ -34,6 +35,7 @@ enum {
 	OPT_STATE,
 	OPT_CPUMASK,
 	OPT_BACKEND,
+	OPT_DEVICE_MEMORY,
 	OPT_BOUNCE,
 	OPT_GUEST_BOUNCE,
 	OPT_GUEST_MAPS,
@@ -50,6 +52,7 @@ static const struct option long_options[] = {
 	{"state", required_argument, NULL, OPT_STATE},
 	{"cpumask", required_argument, NULL, OPT_CPUMASK},
 	{"backend", required_argument, NULL, OPT_BACKEND},
+	{"device-memory-mib", required_argument, NULL, OPT_DEVICE_MEMORY},
 	{"bounce-mib", required_argument, NULL, OPT_BOUNCE},
 	{"guest-bounce-mib", required_argument, NULL, OPT_GUEST_BOUNCE},
 	{"guest-maps", required_argument, NULL, OPT_GUEST_MAPS},
@@ -133,6 +136,12 @@ static int parse_one(int option, const char *value, struct options *o, struct er
 					 value);
 	case OPT_BACKEND:
 		return parse_kinds(value, o, err);
+	case OPT_DEVICE_MEMORY:
+		return parse_u32(value, 1 << 20, &o->device_memory_mib) && o->device_memory_mib >= 4
+			       ? 0
+			       : err_set(err, -EINVAL,
+					 "--device-memory-mib takes 4 MiB or more, not '%s'",
+					 value);
 	case OPT_BOUNCE:
 		return parse_u32(value, 1 << 20, &o->bounce_mib) && o->bounce_mib >= 2
 			       ? 0
@@ -192,6 +201,7 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 	*o = (struct options){
 		.name = "sluice",
 		.kinds = {"vbd"},
+		.device_memory_mib = 64,
 		.bounce_mib = 16,
 		.guest_bounce_mib = 8,
 		.guest_maps = 8192,
@@ -219,5 +229,6 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 	default_path(o->state, "/var/lib/sluice", o->name, "json");
 	/* The name is what may be there once, wherever its socket is. */
 	default_path(o->lock, "/run/sluice", o->name, "lock");
+	default_path(o->ledger, "/run/sluice", o->name, "ledger");
 	return 0;
 }

@@ -15,9 +15,11 @@ struct options {
 	const char *name;
 	char socket[PATH_MAX];
 	char lock[PATH_MAX];
+	char ledger[PATH_MAX];
 	char state[PATH_MAX];
 	uint64_t cpumask;
 	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end */
+	uint32_t device_memory_mib;               /* for all NVMe drives */
 	uint32_t bounce_mib;                      /* of each reactor */
 	uint32_t poll_us;                         /* longest spin of an idle queue */
 	uint32_t guest_bounce_mib;                /* of one guest, beyond its queues' own */

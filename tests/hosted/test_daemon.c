@@ -49,7 +49,7 @@ static int call_daemon(const char *const *extra)
 	for (; extra && *extra; extra++)
 		argv[argc++] = (char *)*extra;
 	argv[argc] = NULL;
-	return daemon_main(argc, argv, host.root);
+	return daemon_main(argc, argv, host.root, NULL);
 }
 
 static void *daemon_thread(void *arg)
