@@ -115,10 +115,16 @@ int bdev_command_create(struct client *c, int argc, char **argv)
 	rc = client_parse(c, argc, argv, options, 4, words, 2, 3);
 	if (rc != CLIENT_GO_ON)
 		return rc;
+	if (!strcmp(words[0], "nvme")) {
+		if (a.size || a.block_size || a.readonly || a.shared)
+			return client_misuse(c, "a drive takes no options");
+		return nvme_create_bdevs(c, words[2] ? words[1] : NULL,
+					 words[2] ? words[2] : words[1]);
+	}
 	kind = find_kind(words[0]);
 	if (!kind)
-		return client_misuse(c, "'%s' is no kind of bdev: use null, ram, uring or aio",
-				     words[0]);
+		return client_misuse(
+			c, "'%s' is no kind of bdev: use null, ram, uring, aio or nvme", words[0]);
 	if (!parse_name(words[1]))
 		return client_misuse(c,
 				     "'%s' is no name for a bdev: use 1 to 63 letters, digits and "
@@ -169,6 +175,9 @@ static void add_row(struct table *t, const json_t *bdev)
 	const char *product = client_text(bdev, "product_name");
 	const json_t *driver = json_object_get(json_object_get(bdev, "driver_specific"), product);
 	const char *file = json_string_value(json_object_get(driver, "filename"));
+	const char *address = json_string_value(json_object_get(driver, "traddr"));
+	const char *label =
+		json_string_value(json_object_get(json_object_get(bdev, "partition"), "label"));
 	char size[16];
 
 	size_of(bdev, size);
@@ -179,7 +188,9 @@ static void add_row(struct table *t, const json_t *bdev)
 	table_cell(t, "%s", client_truth(bdev, "readonly") ? "ro" : "rw");
 	table_cell(t, "%s", client_truth(bdev, "shared") ? "yes" : "no");
 	table_cell(t, "%s", client_truth(bdev, "claimed") ? "yes" : "no");
-	table_cell(t, "%s", file ? file : "-");
+	table_cell(t, "%s", file ? file : address ? address : "-");
+	if (label && *label)
+		table_note(t, "partition: %s", label);
 }
 
 int bdev_command_list(struct client *c, int argc, char **argv)

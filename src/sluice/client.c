@@ -13,12 +13,16 @@
 static const struct command commands[] = {
 	{"bdev create",
 	 "null|ram NAME --size SIZE [--block-size 512|4096]\n"
-	 "uring|aio NAME FILE [--readonly] [--shared]",
+	 "uring|aio NAME FILE [--readonly] [--shared]\n"
+	 "nvme [NAME] ADDRESS",
 	 "make a block device that disks can be attached to",
 	 "  null   takes writes and forgets them, reads as zeros\n"
 	 "  ram    memory of the daemon; its contents end with the daemon\n"
 	 "  uring  a file or a block device, by io_uring\n"
 	 "  aio    the same by Linux aio, for kernels without io_uring\n"
+	 "  nvme   an NVMe drive that 'sluice nvme claim' has taken from the kernel, by its PCI\n"
+	 "         address (0000:04:00.0): a bdev for each namespace and partition, named after\n"
+	 "         the drive (NAME, or the next of nvme0, nvme1...), like nvme0n1 and nvme0n1p1\n"
 	 "\n"
 	 "  --size SIZE         bytes, or with a suffix K, M, G or T (powers of 1024)\n"
 	 "  --block-size BYTES  512 (the default) or 4096\n"
@@ -29,6 +33,23 @@ static const struct command commands[] = {
 	{"bdev delete", "NAME", "remove a block device that no disk uses",
 	 "The file or device behind it stays as it is.\n", bdev_command_delete},
 	{"bdev list", "", "show the block devices", "", bdev_command_list},
+	{"nvme list", "", "show this host's NVMe drives, and whose they are",
+	 "OWNER is kernel, claimed (taken from it, and not attached), attached (to the daemon; "
+	 "NAME\n"
+	 "is what it calls the drive), free (nobody's), or another driver.\n",
+	 nvme_command_list},
+	{"nvme claim", "ADDRESS [--force]", "take an NVMe drive from the kernel",
+	 "  --force  also if it is in use, whose data may be lost\n"
+	 "\n"
+	 "It stays so until 'sluice nvme release' or the next boot.\n",
+	 nvme_command_claim},
+	{"nvme release", "ADDRESS", "give a claimed NVMe drive back to the kernel", "",
+	 nvme_command_release},
+	{"nvme show", "NAME|ADDRESS", "show an attached NVMe drive's health and errors", "",
+	 nvme_command_show},
+	{"nvme detach", "NAME", "have the daemon let go of an NVMe drive",
+	 "The drive's bdevs go, none of which a disk may use. It stays claimed.\n",
+	 nvme_command_detach},
 	{"resize", "BDEV [SIZE]", "let a block device and its disks grow",
 	 "  BDEV  a block device that 'sluice bdev list' shows\n"
 	 "  SIZE  what a null or a ram bdev is to have: bytes, or with a suffix K, M, G or T\n"
@@ -321,6 +342,8 @@ void client_init(struct client *c, FILE *out, FILE *err)
 		.quick_ms = 30000,
 		.guest_ms = 120000,
 		.settle_ms = 10000,
+		.drive_ms = 300000,
+		.root = "",
 		.fd = -1,
 	};
 }

@@ -28,6 +28,8 @@ struct client {
 	unsigned quick_ms;  /* for what the daemon does by itself */
 	unsigned guest_ms;  /* for what takes the guest's part */
 	unsigned settle_ms; /* until the daemon sees what xl has done */
+	unsigned drive_ms;  /* for what an NVMe drive does, which may have to be reset on the way */
+	const char *root;   /* where /sys and /dev are; "" but in tests */
 	/* private: the connection */
 	int fd;
 	char *in; /* bytes received and not yet used */
@@ -100,11 +102,19 @@ const char *client_text(const json_t *object, const char *name);
 json_int_t client_number(const json_t *object, const char *name);
 bool client_truth(const json_t *object, const char *name);
 
+/* `sluice bdev create nvme`: @name may be NULL. Returns the exit status. */
+int nvme_create_bdevs(struct client *c, const char *name, const char *where);
+
 /* The commands, by file */
 int bdev_command_create(struct client *c, int argc, char **argv);
 int bdev_command_delete(struct client *c, int argc, char **argv);
 int bdev_command_list(struct client *c, int argc, char **argv);
 int bdev_command_resize(struct client *c, int argc, char **argv);
+int nvme_command_list(struct client *c, int argc, char **argv);
+int nvme_command_claim(struct client *c, int argc, char **argv);
+int nvme_command_release(struct client *c, int argc, char **argv);
+int nvme_command_show(struct client *c, int argc, char **argv);
+int nvme_command_detach(struct client *c, int argc, char **argv);
 int vbd_command_attach(struct client *c, int argc, char **argv);
 int vbd_command_detach(struct client *c, int argc, char **argv);
 int vbd_command_pause(struct client *c, int argc, char **argv);
