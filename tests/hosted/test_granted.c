@@ -30,7 +30,8 @@ static char path[sizeof(dir) + 16], limit_path[sizeof(dir) + 16];
 static struct grant_ledger *ledger;
 static struct dma *dma;
 static struct dma_memory memory[8];
-static unsigned moves_left; /* before a page cannot be moved */
+static struct dma *volatile lost; /* of a dead process: nobody calls it, nor frees it */
+static unsigned moves_left;       /* before a page cannot be moved */
 
 /* gntalloc's limit is a file of sysfs. */
 int __real_open64(const char *name, int flags, ...);
@@ -379,7 +380,6 @@ static int stop(const char *address, void *arg, struct err *err)
 /* A drive that still writes when its driver is dead finds the same page, until it is stopped. */
 static void pages_outlive_the_process(void **state)
 {
-	static struct dma *volatile lost; /* nothing calls it any more, nor frees it */
 	struct err err;
 	uint64_t bus;
 
