@@ -37,7 +37,7 @@ enum nvme_state {
 	NVME_DEAD,
 };
 
-enum { NVME_NAMESPACES_MAX = 32, NVME_QUEUES_MAX = 64 };
+enum { NVME_NAMESPACES_MAX = 256, NVME_QUEUES_MAX = 64, NVME_DEPTH_MAX = 1024 };
 
 /* By which a namespace is known again; all zeros: it does not say. */
 struct nvme_ns_id {
@@ -60,7 +60,7 @@ struct nvme_namespace {
 struct nvme_limits {
 	uint32_t max_transfer;     /* bytes; a multiple of 4096, at most NVME_PRP_MAX */
 	bool sgl;                  /* data may be described by SGLs */
-	uint32_t zeroes_blocks;    /* of a Write Zeroes */
+	uint64_t zeroes_bytes;     /* of a Write Zeroes */
 	uint32_t dsm_ranges;       /* of a Dataset Management */
 	uint32_t dsm_range_blocks; /* of one of them */
 	uint64_t dsm_blocks;       /* of all of them */
@@ -84,8 +84,13 @@ struct nvme_ctrl_ops {
 };
 
 struct nvme_ctrl_options {
-	unsigned io_queues;  /* wanted: one for each reactor, at most NVME_QUEUES_MAX */
-	uint16_t io_entries; /* of each ring; 64 take one page */
+	/* Reactors that will use it, at most NVME_QUEUES_MAX; home has a queue besides. */
+	unsigned io_queues;
+	/*
+	 * Commands that each may have in flight, NVME_DEPTH_MAX at most; fewer if the driver's
+	 * memory (8 MiB) or the controller's queues do not suffice.
+	 */
+	uint16_t depth;
 	uint64_t timeout_ns; /* of an I/O command */
 	uint64_t abort_timeout_ns;
 	uint64_t admin_timeout_ns;
@@ -95,13 +100,14 @@ struct nvme_ctrl_options {
 void nvme_ctrl_default_options(struct nvme_ctrl_options *opts);
 
 /*
- * An admin command that reads up to a page of data; part of a larger object of its owner's. sqe is
- * filled in but for its pointers. One is under way at a time, the others wait.
+ * An admin command with up to a page of data; part of a larger object of its owner's. sqe is filled
+ * in but for its pointers. One is under way at a time, the others wait.
  */
 struct nvme_admin {
 	struct nvme_sqe sqe;
-	void *data; /* where to; NULL: nothing is read */
+	void *data; /* NULL: none */
 	uint32_t len;
+	bool to_drive; /* the data, else from it */
 	/* Once: 0 or a negative errno; -EIO if a reset came in between. */
 	void (*done)(struct nvme_admin *a, int rc);
 	uint32_t result;
@@ -121,8 +127,9 @@ int nvme_ctrl_create(struct nvme_pci *pci, struct dma *dma, struct reactor *home
 void nvme_ctrl_destroy(struct nvme_ctrl *c);
 void nvme_ctrl_start(struct nvme_ctrl *c);
 /*
- * Shuts it down in good order, after whatever is under way; all queues are closed. Their reactors
- * must still run, as they are asked. Once, also for a dead one.
+ * Shuts it down in good order, after whatever is under way; what has been submitted fails. Reactors
+ * must still run, as they are asked. Once, also for a dead one. It has stopped when all queues are
+ * closed as well.
  */
 void nvme_ctrl_stop(struct nvme_ctrl *c);
 /* Asks for a reset, as a time-out would. */
@@ -152,8 +159,8 @@ void nvme_ctrl_admin(struct nvme_ctrl *c, struct nvme_admin *a);
 void nvme_admin_log_page(struct nvme_admin *a, uint8_t log, void *data, uint32_t len);
 
 /*
- * On a reactor: its queue, opened once more. -EBUSY: there are fewer queues than reactors; -ENODEV:
- * it is dead.
+ * On a reactor: its queue, opened once more. -EBUSY: there are fewer queues than reactors that want
+ * one now; -ENODEV: it is dead. nvme_queue_close() gives it back.
  */
 int nvme_ctrl_open_queue(struct nvme_ctrl *c, struct reactor *r, struct nvme_queue **out);
 

@@ -306,8 +306,10 @@ static uint32_t fill_data(struct nvme_stream *s, const struct bdev_io *io, struc
 static uint64_t fill_zeroes(struct nvme_stream *s, const struct bdev_io *io, struct cmd *cmd)
 {
 	uint64_t left = io->len - s->sent;
-	uint64_t max = (uint64_t)s->lane->limits->zeroes_blocks << s->target->shift;
+	uint64_t max = (uint64_t)NVME_BLOCKS_MAX << s->target->shift;
 
+	if (s->lane->limits->zeroes_bytes < max)
+		max = s->lane->limits->zeroes_bytes;
 	left = left < max ? left : max;
 	cmd->req.sqe.opcode = NVME_CMD_WRITE_ZEROES;
 	set_range(s, cmd, s->target->start + io->offset + s->sent, (uint32_t)left);

@@ -28,18 +28,19 @@ static void make_new(struct nvme_qpair *q)
 	q->sq_tail = 0;
 	q->sq_rung = 0;
 	q->cq_head = 0;
+	q->cq_rung = 0;
 	q->phase = 1;
 	q->broken = false;
 	memset(q->cq_mem.virt, 0, q->cq_mem.pages * DMA_PAGE_SIZE);
 }
 
 int nvme_qpair_init(struct nvme_qpair *q, struct dma *dma, uint16_t id, uint16_t entries,
-		    struct err *err)
+		    uint16_t cq_entries, struct err *err)
 {
 	int rc = -ENOMEM;
 
-	*q = (struct nvme_qpair){.dma = dma, .id = id, .entries = entries};
-	list_init(&q->inflight);
+	*q = (struct nvme_qpair){
+		.dma = dma, .id = id, .entries = entries, .cq_entries = cq_entries};
 	q->slots = calloc(entries, sizeof(*q->slots));
 	q->free_slots = calloc(entries, sizeof(*q->free_slots));
 	if (!q->slots || !q->free_slots) {
@@ -48,10 +49,12 @@ int nvme_qpair_init(struct nvme_qpair *q, struct dma *dma, uint16_t id, uint16_t
 	}
 	rc = dma_alloc(dma, pages_of((size_t)entries << NVME_SQE_SHIFT), true, &q->sq_mem, err);
 	if (!rc)
-		rc = dma_alloc(dma, pages_of((size_t)entries << NVME_CQE_SHIFT), true, &q->cq_mem,
-			       err);
+		rc = dma_alloc(dma, pages_of((size_t)cq_entries << NVME_CQE_SHIFT), true,
+			       &q->cq_mem, err);
 	if (rc)
 		goto fail;
+	q->sq = q->sq_mem.virt;
+	q->cq = q->cq_mem.virt;
 	/* A full ring has one entry empty, or it would look like an empty one. */
 	for (uint16_t i = 0; i < entries - 1; i++)
 		q->free_slots[q->free_len++] = (uint16_t)(entries - 2 - i);
@@ -88,28 +91,38 @@ static bool passes(uint16_t event, uint16_t new, uint16_t old)
 	return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
 }
 
-static void ring(struct nvme_doorbell *db, uint16_t old, uint16_t new)
+static void write_register(struct nvme_doorbell *db, uint16_t value)
 {
-	if (db->shadow) {
-		/* Release: who reads the new value finds the entries before it written. */
-		__atomic_store_n(db->shadow, new, __ATOMIC_RELEASE);
-		/*
-		 * Pairs with the controller's own: it writes its event index, then looks at the
-		 * shadow once more before it rests. Either we see its index or it sees our value.
-		 */
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
-		if (!passes((uint16_t)__atomic_load_n(db->event, __ATOMIC_RELAXED), new, old))
-			return;
-	}
-	/* The device reads entries when it has seen the register: they must be in memory first. */
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	*db->reg = new;
+	/*
+	 * Release: the device reads entries when it has seen the register, so they must be in
+	 * memory first.
+	 */
+	__atomic_store_n(db->reg, value, __ATOMIC_RELEASE);
+	db->silent = false;
 	db->writes++;
 }
 
-bool nvme_qpair_push(struct nvme_qpair *q, struct nvme_req *req, uint64_t now_ns)
+static void ring(struct nvme_doorbell *db, uint16_t old, uint16_t new)
 {
-	struct nvme_sqe *sq = q->sq_mem.virt;
+	if (db->shadow) {
+		/*
+		 * Who reads the new value finds the entries before it written. And this store and
+		 * the load after it pair with the controller's own: it writes its event index, then
+		 * looks at the shadow once more before it rests. Either we see its index or it sees
+		 * our value.
+		 */
+		__atomic_store_n(db->shadow, new, __ATOMIC_SEQ_CST);
+		if (db->event &&
+		    !passes((uint16_t)__atomic_load_n(db->event, __ATOMIC_SEQ_CST), new, old)) {
+			db->silent = true;
+			return;
+		}
+	}
+	write_register(db, new);
+}
+
+bool nvme_qpair_push(struct nvme_qpair *q, struct nvme_req *req)
+{
 	struct nvme_qpair_slot *slot;
 	uint16_t i;
 
@@ -123,21 +136,41 @@ bool nvme_qpair_push(struct nvme_qpair *q, struct nvme_req *req, uint64_t now_ns
 	slot = &q->slots[i];
 	slot->req = req;
 	req->sqe.cid = (uint16_t)(i | slot->generation << SLOT_BITS);
-	req->since_ns = now_ns;
-	list_add_tail(&q->inflight, &req->node);
-	q->inflight_len++;
-	sq[q->sq_tail] = req->sqe;
+	req->since_ns = 0;
+	q->inflight++;
+	q->sq[q->sq_tail] = req->sqe;
 	if (++q->sq_tail == q->entries)
 		q->sq_tail = 0;
 	return true;
+}
+
+/* Completions taken that the controller does not know of. */
+static unsigned owed(const struct nvme_qpair *q)
+{
+	return (unsigned)(q->cq_head - q->cq_rung + q->cq_entries) % q->cq_entries;
+}
+
+static void ring_head(struct nvme_qpair *q)
+{
+	ring(&q->cq_doorbell, q->cq_rung, q->cq_head);
+	q->cq_rung = q->cq_head;
 }
 
 void nvme_qpair_ring(struct nvme_qpair *q)
 {
 	if (q->sq_tail == q->sq_rung)
 		return;
+	/* All that is in flight must find room for its completion, and one entry stays empty. */
+	if (q->inflight + owed(q) >= q->cq_entries)
+		ring_head(q);
 	ring(&q->sq_doorbell, q->sq_rung, q->sq_tail);
 	q->sq_rung = q->sq_tail;
+}
+
+void nvme_qpair_nudge(struct nvme_qpair *q)
+{
+	if (q->sq_doorbell.silent)
+		write_register(&q->sq_doorbell, q->sq_rung);
 }
 
 /* Takes the request with this identifier out of flight; NULL if there is none. */
@@ -156,20 +189,17 @@ static struct nvme_req *land(struct nvme_qpair *q, uint16_t cid)
 	slot->req = NULL;
 	slot->generation = (slot->generation + 1) & GENERATION_MASK;
 	q->free_slots[q->free_len++] = i;
-	list_del(&req->node);
-	q->inflight_len--;
+	q->inflight--;
 	return req;
 }
 
 unsigned nvme_qpair_poll(struct nvme_qpair *q)
 {
-	const struct nvme_cqe *cq = q->cq_mem.virt;
-	uint16_t old = q->cq_head;
 	unsigned n = 0;
 
 	/* At most a ring's worth: what completes meanwhile is the next poll's. */
 	while (!q->broken && n < q->entries) {
-		const struct nvme_cqe *cqe = &cq[q->cq_head];
+		const struct nvme_cqe *cqe = &q->cq[q->cq_head];
 		/*
 		 * Pairs with the controller, which writes an entry's phase last: the rest of the
 		 * entry, and a read's data, are there once it is seen.
@@ -180,7 +210,7 @@ unsigned nvme_qpair_poll(struct nvme_qpair *q)
 		if ((status & 1) != q->phase)
 			break;
 		req = cqe->sqid == q->id ? land(q, cqe->cid) : NULL;
-		if (++q->cq_head == q->entries) {
+		if (++q->cq_head == q->cq_entries) {
 			q->cq_head = 0;
 			q->phase ^= 1;
 		}
@@ -193,23 +223,17 @@ unsigned nvme_qpair_poll(struct nvme_qpair *q)
 		req->result = cqe->dw0;
 		q->completed(q, req);
 	}
-	if (n)
-		ring(&q->cq_doorbell, old, q->cq_head);
+	q->completions += n;
 	return n;
-}
-
-struct nvme_req *nvme_qpair_oldest(const struct nvme_qpair *q)
-{
-	if (list_empty(&q->inflight))
-		return NULL;
-	return list_entry(q->inflight.next, struct nvme_req, node);
 }
 
 void nvme_qpair_reset(struct nvme_qpair *q, struct list *list)
 {
-	while (!list_empty(&q->inflight)) {
-		struct nvme_req *req = nvme_qpair_oldest(q);
+	for (unsigned i = 0; i < q->entries - 1u; i++) {
+		struct nvme_req *req = nvme_qpair_at(q, i);
 
+		if (!req)
+			continue;
 		land(q, req->sqe.cid);
 		list_add_tail(list, &req->node);
 	}

@@ -191,6 +191,11 @@ static void complete(struct model *m, uint16_t qid, const struct nvme_sqe *sqe, 
 	write_completion(m, qid, sqe->cid, status, result, 0);
 }
 
+static size_t doorbell(const struct model *m, unsigned qid, bool cq)
+{
+	return (2 * qid + cq) * (size_t)(4 << NVME_CAP_DSTRD(m->cap));
+}
+
 /* Admin commands */
 
 #define DNR(code) ((uint16_t)(NVME_STATUS_DNR | (code)))
@@ -362,7 +367,8 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 		}
 		m->shadow = sqe->prp1;
 		m->event = sqe->prp2;
-		for (size_t at = 0; at < DMA_PAGE_SIZE; at += 4) {
+		/* Those of the admin queue hold what its registers do. */
+		for (size_t at = doorbell(m, 1, false); at < DMA_PAGE_SIZE; at += 4) {
 			const uint32_t *shadow = reach(m, m->shadow + at, 4, "shadow doorbell");
 			const uint32_t *event = reach(m, m->event + at, 4, "event index");
 
@@ -528,11 +534,6 @@ static bool carry_out(struct model *m, struct model_pending *p)
 	return true;
 }
 
-static size_t doorbell(const struct model *m, unsigned qid, bool cq)
-{
-	return (2 * qid + cq) * (size_t)(4 << NVME_CAP_DSTRD(m->cap));
-}
-
 /* What the driver says the queue's end on its side is; true: it may have moved. */
 static bool read_doorbell(struct model *m, struct model_queue *q, unsigned qid, bool cq,
 			  uint32_t *out)
@@ -554,6 +555,10 @@ static bool read_doorbell(struct model *m, struct model_queue *q, unsigned qid, 
 	if (!qid || !m->shadow) {
 		if (value == UNTOUCHED)
 			return false;
+		shadow = m->shadow ? reach(m, m->shadow + offset, 4, "shadow doorbell") : NULL;
+		if (shadow && *shadow != value)
+			violate(m, "the admin queue's doorbell is %u, its shadow %u", value,
+				*shadow);
 	} else {
 		/*
 		 * At rest it hears the register only, and says before what it wants to hear. For

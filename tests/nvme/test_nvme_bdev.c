@@ -265,13 +265,13 @@ static void test_efficient(void **state)
 	assert_int_equal(do_io(BDEV_WRITE, 0, (char *)mem.virt + 512, 127 * 4096), 0);
 	assert_int_equal(s->model.largest, 32 * 4096);
 	assert_int_equal(s->model.commands[0][NVME_CMD_WRITE], 4);
-	assert_int_equal(q->qp.sq_doorbell.writes, 1);
+	assert_int_equal(q->qps[0].sq_doorbell.writes, 1);
 	for (unsigned i = 0; i < 32; i++)
 		submit(i, BDEV_READ, i * 4096, (char *)mem.virt + i * 4096, 4096);
 	for (unsigned i = 0; i < 32; i++)
 		assert_int_equal(wait_for(i), 0);
-	assert_int_equal(q->qp.sq_doorbell.writes, 2);
-	assert_int_equal(q->qp.cq_doorbell.writes, 2);
+	assert_int_equal(q->qps[0].sq_doorbell.writes, 2);
+	assert_int_equal(q->qps[0].cq_doorbell.writes, 0);
 	/* More than the ring holds. */
 	for (unsigned i = 0; i < IOS; i++)
 		submit(i, BDEV_READ, i * 512, (char *)mem.virt + i * 512, 512);
