@@ -142,6 +142,27 @@ drive_address() { # SERIAL
 	done
 }
 
+# Takes a drive from the kernel and gives it to sluiced, whose block devices of it are NAMEn1 and so
+# on, with the partitions NAMEn1p1 and so on.
+own_drive() { # SERIAL NAME [INSTANCE]
+	own_address=$(drive_address "$1")
+	[ -n "$own_address" ] || fail "the kernel has no NVMe drive '$1'"
+	must sluice nvme claim "$own_address"
+	must sluice --name "${3:-sluice}" bdev create nvme "$2" "$own_address"
+	echo "$own_address" >"/run/own.$2"
+}
+
+# Gives it back, and waits until the kernel has it.
+return_drive() { # SERIAL NAME
+	must sluice nvme detach "$2"
+	must sluice nvme release "$(cat "/run/own.$2")"
+	wait_for 15 "the kernel to have the drive '$1' again" kernel_has "$1"
+}
+
+kernel_has() { # SERIAL
+	[ -b "$(drive "$1")" ]
+}
+
 # A digest of a device's contents, past the page cache.
 device_digest() { # DEVICE
 	dd if="$1" iflag=direct bs=1M 2>/dev/null | sha256sum | cut -d' ' -f1
@@ -324,4 +345,43 @@ destroy_guest() { # NAME
 await_end() { # NAME SECONDS
 	await_result "$1" "$2" finished
 	wait_for 30 "guest $1 to be gone" guest_gone "$1"
+}
+
+# ---- what guests have proved (prove_disk in guest.sh) ----
+
+# Waits for all of it, and tells about the load.
+await_proof() { # GUEST DISK
+	await_result "$1" 90 "$2_partitioned"
+	step "$1 has written a GPT to $2, and makes ext4 and copies a tree"
+	await_result "$1" 120 "$2_tree"
+	story "$1 copied $(guest_result "$1" "$2_files") files of" \
+		"$(($(guest_result "$1" "$2_tree_bytes") >> 20)) MiB to ext4 on $2; after unmount, drop of" \
+		"caches and remount all checksums were the same, and e2fsck found nothing"
+	step "$1 writes and reads $2 at random, and verifies"
+	await_result "$1" 120 "$2_load"
+	proof_load=$(guest_result "$1" "$2_load")
+	story "random verified load, half writes, 512 bytes to 64 KiB:" \
+		"$(echo "$proof_load" | json requests) requests, $(echo "$proof_load" | json bytes) bytes," \
+		"$(echo "$proof_load" | json iops) IOPS, latency $(echo "$proof_load" | json avg_us) us" \
+		"on average, $(echo "$proof_load" | json p99_us) us at 99%; it verified" \
+		"$(echo "$proof_load" | json checked_sectors) sectors," \
+		"$(echo "$proof_load" | json errors) wrong"
+	[ "$(echo "$proof_load" | json errors)" = 0 ] || fail "the load of $1 on $2 found errors:" \
+		"$proof_load"
+	await_result "$1" 60 "$2_counts"
+}
+
+# Reads what it wrote past sluiced: from a block device of the kernel's that holds the guest's disk.
+compare_proof() { # GUEST DISK DEVICE
+	must losetup -P -r /dev/loop0 "$3"
+	wait_for 5 "the partitions of $1's $2 in dom0" test -b /dev/loop0p2
+	[ "$(device_digest /dev/loop0p2)" = "$(guest_result "$1" "$2_raw")" ] ||
+		fail "$3: the raw partition differs from what $1 verified on $2"
+	must mount -t ext4 -o ro /dev/loop0p1 /mnt
+	proof_tree=$(cd /mnt/tree && find . -type f -exec sha256sum {} + | sort -k2 | sha256sum |
+		cut -d' ' -f1)
+	must umount /mnt
+	must losetup -d /dev/loop0
+	[ "$proof_tree" = "$(guest_result "$1" "$2_tree")" ] ||
+		fail "$3: the files differ from what $1 verified on $2"
 }

@@ -105,6 +105,55 @@ device_digest() { # DEVICE
 	dd if="$1" iflag=direct bs=1M 2>/dev/null | sha256sum | cut -d' ' -f1
 }
 
+# Does with a new disk what anyone does, and then verified load; what it has found out is reported
+# under keys that begin with the disk's name.
+prove_disk() { # DISK [SECONDS]
+	wait_for 20 "/dev/$1" test -b "/dev/$1"
+	must sfdisk -q "/dev/$1" <<-EOF
+		label: gpt
+		size=192MiB, type=linux, name=files
+		size=64MiB, type=linux, name=raw
+	EOF
+	wait_for 5 "the partitions" test -b "/dev/${1}2"
+	result "${1}_partitioned" "$(grep -c "$1[0-9]" /proc/partitions)"
+
+	must mkfs.ext4 -q "/dev/${1}1"
+	must mount -t ext4 "/dev/${1}1" /mnt
+	mkdir -p /mnt/tree/system
+	must cp -r /bin /sbin /modules /etc /mnt/tree/system
+	# A few hundred small files, made without a process for each.
+	for prove_folder in 0 1 2 3 4 5 6 7; do
+		mkdir -p "/mnt/tree/$prove_folder"
+		for prove_file in 0 1 2 3 4 5 6 7 8 9 a b c d e f g h i j k l m n o p q r s t; do
+			echo "file $prove_file of folder $prove_folder: $prove_file$prove_folder$1" \
+				>"/mnt/tree/$prove_folder/$prove_file"
+		done
+	done
+	cd /mnt/tree || fail "no tree"
+	tree_sums >/run/sums.before
+	cd /
+	must umount /mnt
+	echo 3 >/proc/sys/vm/drop_caches
+	must mount -t ext4 "/dev/${1}1" /mnt
+	cd /mnt/tree || fail "no tree after the remount"
+	tree_sums >/run/sums.after
+	result "${1}_tree_bytes" "$(($(du -s -k . | cut -f1) * 1024))"
+	cd /
+	must cmp /run/sums.before /run/sums.after
+	for prove_file in busybox blkload; do
+		must cmp "/bin/$prove_file" "/mnt/tree/system/bin/$prove_file"
+	done
+	must umount /mnt
+	must e2fsck -f -n "/dev/${1}1" >/dev/null
+	result "${1}_files" "$(wc -l </run/sums.after)"
+	result "${1}_tree" "$(sha256sum </run/sums.after | cut -d' ' -f1)"
+
+	load "${1}_load" --verify --block 512-64k --read 50 --depth 16 --batch 4 --flush 100 \
+		--seconds "${2:-10}" --seed 7 "/dev/${1}2"
+	result "${1}_raw" "$(device_digest "/dev/${1}2")"
+	result "${1}_counts" "$(disk_counts "$1")"
+}
+
 # What the kernel counted for a disk: requests and sectors read, requests and sectors written.
 disk_counts() { # NAME
 	awk '{ print $1, $3, $5, $7 }' "/sys/block/$1/stat"
