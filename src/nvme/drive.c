@@ -341,13 +341,12 @@ static void ctrl_started(struct nvme_ctrl *c, int rc, const struct err *err, voi
 {
 	struct nvme_drive *d = arg;
 
-	if (!rc && !d->all->stopping) {
+	if (!rc) {
 		add_spaces(d);
 		return;
 	}
-	d->rc = rc ? rc : -ECANCELED;
-	if (rc)
-		d->err = *err;
+	d->rc = rc;
+	d->err = *err;
 	settle(d);
 }
 
