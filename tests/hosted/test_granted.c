@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,7 +17,6 @@
 #include <xen/grant_table.h>
 #include <xenstore.h>
 
-#include "base/clock.h"
 #include "dma/granted.h"
 #include "double.h"
 #include "grant/ledger.h"
@@ -217,12 +215,13 @@ static void there_is_no_more_than_was_agreed(void **state)
 {
 	struct err err;
 
-	assert_int_equal(dma_alloc(dma, MAX_PAGES - STEP, false, &memory[0], &err), 0);
-	assert_int_equal(dma_alloc(dma, STEP + 1, false, &memory[1], &err), -ENOMEM);
+	assert_int_equal(dma_alloc(dma, MAX_PAGES - STEP / 2, false, &memory[0], &err), 0);
+	assert_int_equal(dma_alloc(dma, STEP / 2 + 1, false, &memory[1], &err), -ENOMEM);
 	assert_non_null(strstr(err.text, "--device-memory-mib"));
-	assert_int_equal(dma_alloc(dma, STEP - 1, false, &memory[1], &err), 0);
-	assert_int_equal(dma_alloc(dma, 1, false, &memory[2], &err), 0);
+	assert_int_equal(dma_alloc(dma, STEP / 2 - 1, false, &memory[1], &err), 0);
 	assert_int_equal(get_stats().shared, MAX_PAGES);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[2], &err), 0);
+	assert_int_equal(dma_alloc(dma, 1, false, &memory[3], &err), -ENOMEM);
 	check_addresses(&memory[0]);
 	check_addresses(&memory[1]);
 }
@@ -250,6 +249,7 @@ static void a_limit_that_cannot_be_raised_is_told(void **state)
 	assert_non_null(strstr(err.text, "/sys/module/xen_gntalloc/parameters/limit"));
 	write_limit(UINT32_MAX);
 	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), -ENOSPC);
+	assert_int_equal(read_limit(), UINT32_MAX);
 	assert_int_equal(get_stats().shared, 0);
 }
 
@@ -307,20 +307,37 @@ static void a_move_that_fails_loses_nothing(void **state)
 	check_addresses(&memory[1]);
 }
 
-/* A child has no use for pages that a drive writes to, and a copy would not be the page. */
-static void a_child_does_not_have_them(void **state)
+/* Whether the mapping at @addr bears that flag of smaps. */
+static bool has_flag(const void *addr, const char *flag)
+{
+	unsigned long start, end;
+	bool here = false, found = false;
+	char line[512];
+	FILE *f = fopen("/proc/self/smaps", "r");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			here = (uintptr_t)addr >= start && (uintptr_t)addr < end;
+		found |= here && !strncmp(line, "VmFlags:", 8) && strstr(line, flag);
+	}
+	fclose(f);
+	return found;
+}
+
+/* Nobody but the process itself has a use for pages that a drive writes to. */
+static void they_are_in_no_child_and_no_dump(void **state)
 {
 	struct err err;
-	int status;
-	pid_t pid;
 
-	assert_int_equal(dma_alloc(dma, 2, false, &memory[0], &err), 0);
-	pid = fork();
-	assert_true(pid >= 0);
-	if (!pid)
-		_exit(mincore(memory[0].virt, PAGE, &(unsigned char){0}) != -1 || errno != ENOMEM);
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	assert_int_equal(dma_alloc(dma, STEP, false, &memory[0], &err), 0);
+	for (unsigned i = 0; i < STEP; i++) {
+		const char *page = (char *)memory[0].virt + (size_t)i * PAGE;
+
+		assert_true(has_flag(page, " dc"));
+		assert_true(has_flag(page, " dd"));
+	}
+	assert_false(has_flag(dma, " dc"));
 }
 
 static void what_is_missing_is_told(void **state)
@@ -364,6 +381,7 @@ static void a_driver_domain_grants_to_itself(void **state)
 			continue;
 		/* The double is domain 0 and may not map what is granted to another. */
 		assert_int_equal(dma_alloc(other, 1, false, &memory[0], &err), -ENOMEM);
+		assert_int_equal(get_stats().shares_for_others, 8);
 		memory[0] = (struct dma_memory){0};
 		dma_granted_destroy(other);
 	}
@@ -403,65 +421,74 @@ static void pages_outlive_the_process(void **state)
 	check_addresses(&memory[0]);
 }
 
-/* So many microseconds each hypercall's page costs, and so many each call. */
+/* What hypercalls cost, in microseconds, by a clock that nothing else moves. */
 static struct {
 	unsigned copy_page;
 	unsigned map_page;
 	unsigned map_call;
-	unsigned pages;
+	uint64_t calls;
+	uint64_t now_us; /* 0: the real clock */
 } costs;
 
-static void spend(unsigned us)
+int __real_clock_gettime(clockid_t id, struct timespec *now);
+int __wrap_clock_gettime(clockid_t id, struct timespec *now);
+int __wrap_clock_gettime(clockid_t id, struct timespec *now)
 {
-	uint64_t end = clock_now_ns() + us * NSEC_PER_USEC;
-
-	while (clock_now_ns() < end)
-		continue;
+	if (!costs.now_us)
+		return __real_clock_gettime(id, now);
+	*now = (struct timespec){.tv_sec = (time_t)(costs.now_us / 1000000),
+				 .tv_nsec = (long)(costs.now_us % 1000000) * 1000};
+	return 0;
 }
 
 static void copying(void *arg, unsigned domid, uint32_t ref)
 {
-	spend(costs.copy_page);
+	costs.now_us += costs.copy_page;
 }
 
 static void mapping(void *arg, bool map, unsigned domid, uint32_t ref, bool writable)
 {
 	struct double_stats stats = get_stats();
 
-	/* What a call costs is told at its first page. */
-	if (stats.device_calls != costs.pages) {
-		costs.pages = (unsigned)stats.device_calls;
-		spend(costs.map_call);
-	}
-	spend(costs.map_page);
+	/* What a call costs is spent at its first page. */
+	if (stats.device_calls != costs.calls)
+		costs.now_us += costs.map_call;
+	costs.calls = stats.device_calls;
+	costs.now_us += costs.map_page;
 }
 
 static uint32_t measure(unsigned copy_page, unsigned map_page, unsigned map_call)
 {
 	uint32_t from = 1;
 	struct err err;
+	int rc;
 
 	costs.copy_page = copy_page;
 	costs.map_page = map_page;
 	costs.map_call = map_call;
-	assert_int_equal(dma_granted_measure(dma, &from, &err), 0);
+	costs.now_us = 1000000;
+	rc = dma_granted_measure(dma, &from, &err);
+	costs.now_us = 0;
+	assert_int_equal(rc, 0);
 	return from;
 }
 
 static void the_measure_is_where_mapping_becomes_cheaper(void **state)
 {
-	uint32_t from;
-
 	double_on_copy(copying, NULL);
 	double_on_map(mapping, NULL);
-	/* Two calls of 100 us against 25 - 2 * 2.5 us a page: 10 pages, give or take. */
-	from = measure(25, 2, 100);
-	assert_in_range(from, 6 * PAGE, 15 * PAGE);
-	assert_int_equal(from % PAGE, 0);
-	assert_int_equal(measure(5, 10, 50), UINT32_MAX);
+	/* Two calls of 100 us against 25 - 2 * 2 us a page. */
+	assert_int_equal(measure(25, 2, 100), 10 * PAGE);
+	assert_int_equal(measure(24, 2, 100), 10 * PAGE);
+	assert_int_equal(measure(23, 2, 100), 11 * PAGE);
+	/* More a page, as much a page, less a page and a call. */
+	assert_int_equal(measure(10, 10, 0), UINT32_MAX);
+	assert_int_equal(measure(20, 10, 0), UINT32_MAX);
 	assert_int_equal(measure(20, 0, 0), PAGE);
-	/* So late that no request is large enough. */
-	assert_int_equal(measure(6, 1, 2000), UINT32_MAX);
+	assert_int_equal(measure(40, 1, 1), PAGE);
+	/* The largest request there is, and one more. */
+	assert_int_equal(measure(4, 1, 256), 256 * PAGE);
+	assert_int_equal(measure(4, 1, 257), UINT32_MAX);
 	double_on_copy(NULL, NULL);
 	double_on_map(NULL, NULL);
 	assert_int_equal(get_stats().device_mapped, get_stats().shared);
@@ -506,7 +533,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pages_that_xen_does_not_map_are_given_back, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_move_that_fails_loses_nothing, setup, teardown),
-		cmocka_unit_test_setup_teardown(a_child_does_not_have_them, setup, teardown),
+		cmocka_unit_test_setup_teardown(they_are_in_no_child_and_no_dump, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_missing_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_driver_domain_grants_to_itself, setup, teardown),
 		cmocka_unit_test_setup_teardown(pages_outlive_the_process, setup, teardown),

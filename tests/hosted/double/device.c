@@ -237,6 +237,7 @@ void *xengntshr_share_pages(xengntshr_handle *xgs, uint32_t domid, int count, ui
 		shared[(page - self->guest) / DOUBLE_PAGE_SIZE] =
 			(struct shared_page){.used = true, .ref = refs[i]};
 		counters.shared++;
+		counters.shares_for_others += domid != 0;
 		pthread_mutex_unlock(&double_gnttab_lock);
 	}
 	return area;
@@ -659,5 +660,6 @@ void double_device_add_stats(struct double_stats *stats)
 	stats->device_mapped = double_device_mapped();
 	stats->shared = counters.shared;
 	stats->shared_late = counters.shared_late;
+	stats->shares_for_others = counters.shares_for_others;
 	pthread_mutex_unlock(&double_gnttab_lock);
 }

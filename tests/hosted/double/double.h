@@ -204,9 +204,10 @@ struct double_stats {
 	uint64_t device_maps;
 	uint64_t device_unmaps;
 	uint64_t device_unmaps_refused;
-	uint64_t device_mapped; /* pages now */
-	uint64_t shared;        /* domain 0's own pages of gntalloc now */
-	uint64_t shared_late;   /* of these, given back while devices may still reach them */
+	uint64_t device_mapped;     /* pages now */
+	uint64_t shared;            /* domain 0's own pages of gntalloc now */
+	uint64_t shared_late;       /* of these, given back while devices may still reach them */
+	uint64_t shares_for_others; /* pages of gntalloc so far that were not for domain 0 */
 	uint64_t notifies;
 	uint64_t notifies_dropped; /* of these, to an unbound end */
 	uint64_t xs_calls;
