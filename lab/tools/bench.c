@@ -114,17 +114,30 @@ static void make_job(struct rig *rig, struct worker *w, const struct load_option
 	w->job = job;
 }
 
+void report_bench(const struct load_options *opts, const char *how, uint64_t requests, uint64_t ns,
+		  const struct hist *latency)
+{
+	printf("{\"way\":\"%s\",\"rw\":\"%s\",\"block\":%u,\"depth\":%u,\"requests\":%llu,"
+	       "\"bytes\":%llu,\"seconds\":%.3f,\"iops\":%.0f,\"mean_us\":%.1f,\"p50_us\":%.1f,"
+	       "\"p99_us\":%.1f,\"max_us\":%.1f}\n",
+	       how, opts->rw, opts->block, opts->depth, (unsigned long long)requests,
+	       (unsigned long long)requests * opts->block, (double)ns / NSEC_PER_SEC,
+	       (double)requests * NSEC_PER_SEC / (double)ns,
+	       requests ? (double)latency->sum_ns / (double)requests / 1000 : 0.0,
+	       (double)hist_percentile(latency, 500000) / 1000,
+	       (double)hist_percentile(latency, 990000) / 1000, (double)latency->max_ns / 1000);
+}
+
 void bench(struct rig *rig, const struct load_options *opts)
 {
-	uint64_t requests = 0, begun;
+	uint64_t requests = 0, begun, ns;
 	struct hist latency = {0};
-	double seconds;
 
 	for (unsigned i = 0; i < rig->nr_workers; i++)
 		make_job(rig, &rig->workers[i], opts);
 	begun = clock_now_ns();
 	rig_run(rig, begin);
-	seconds = (double)(clock_now_ns() - begun) / NSEC_PER_SEC;
+	ns = clock_now_ns() - begun;
 	for (unsigned i = 0; i < rig->nr_workers; i++) {
 		struct bench_job *job = rig->workers[i].job;
 
@@ -139,12 +152,5 @@ void bench(struct rig *rig, const struct load_options *opts)
 		free(job->requests);
 		free(job);
 	}
-	printf("{\"rw\":\"%s\",\"block\":%u,\"depth\":%u,\"workers\":%u,\"requests\":%llu,"
-	       "\"bytes\":%llu,\"seconds\":%.3f,\"iops\":%.0f,\"mean_us\":%.1f,\"p50_us\":%.1f,"
-	       "\"p99_us\":%.1f,\"max_us\":%.1f}\n",
-	       opts->rw, opts->block, opts->depth, rig->nr_workers, (unsigned long long)requests,
-	       (unsigned long long)requests * opts->block, seconds, (double)requests / seconds,
-	       requests ? (double)latency.sum_ns / (double)requests / 1000 : 0.0,
-	       (double)hist_percentile(&latency, 500000) / 1000,
-	       (double)hist_percentile(&latency, 990000) / 1000, (double)latency.max_ns / 1000);
+	report_bench(opts, opts->iov ? "iov" : "pieces", requests, ns, &latency);
 }

@@ -30,6 +30,7 @@ static const char usage[] =
 	"  --workers N          threads, each with a queue (default 1)\n"
 	"  --namespace N        of the drive (default 1)\n"
 	"  --seed N             of random numbers (default 1)\n"
+	"  --sharing copy|dma|persistent  by blkif, from a frontend in this process\n"
 	"  --iov                bench names memory by virtual addresses, not by those on the bus\n"
 	"  --debug              says more\n";
 
@@ -74,6 +75,7 @@ static void parse(int argc, char **argv, struct options *opts)
 		{"workers", required_argument, NULL, 'w'},
 		{"namespace", required_argument, NULL, 'N'},
 		{"seed", required_argument, NULL, 'S'},
+		{"sharing", required_argument, NULL, 'h'},
 		{"iov", no_argument, NULL, 'v'},
 		{"debug", no_argument, NULL, 'D'},
 		{0},
@@ -115,6 +117,12 @@ static void parse(int argc, char **argv, struct options *opts)
 			break;
 		case 'S':
 			load->seed = number("seed", optarg, UINT64_MAX);
+			break;
+		case 'h':
+			if (strcmp(optarg, "copy") && strcmp(optarg, "dma") &&
+			    strcmp(optarg, "persistent"))
+				die("--sharing %s: must be copy, dma or persistent", optarg);
+			load->sharing = optarg;
 			break;
 		case 'v':
 			load->iov = true;
@@ -183,14 +191,20 @@ int main(int argc, char **argv)
 		rig_open_bdev(&rig, opts.nsid);
 		if (!opts.load.region)
 			opts.load.region = bdev_get_size(rig.bdev);
-		bench(&rig, &opts.load);
+		if (opts.load.sharing)
+			front_bench(&rig, &opts.load);
+		else
+			bench(&rig, &opts.load);
 	} else if (!strcmp(command, "verify")) {
 		rig_open_bdev(&rig, opts.nsid);
 		if (!opts.load.region)
 			opts.load.region = VERIFY_REGION;
 		if (opts.load.region > bdev_get_size(rig.bdev))
 			opts.load.region = bdev_get_size(rig.bdev);
-		verify(&rig, &opts.load);
+		if (opts.load.sharing)
+			front_verify(&rig, &opts.load);
+		else
+			verify(&rig, &opts.load);
 	} else {
 		die("no command \"%s\"", command);
 	}

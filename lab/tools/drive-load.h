@@ -3,6 +3,7 @@
 #ifndef SLUICE_LAB_TOOLS_DRIVE_LOAD_H
 #define SLUICE_LAB_TOOLS_DRIVE_LOAD_H
 
+#include "base/hist.h"
 #include "rig.h"
 
 struct load_options {
@@ -14,13 +15,23 @@ struct load_options {
 	uint64_t region;   /* bytes of the drive, from its beginning, that are used */
 	const char *image; /* file that gets what the region holds in the end */
 	uint64_t seed;
-	bool iov; /* memory is named by virtual addresses, not by those on the bus */
+	const char *sharing; /* through blkif: "copy", "dma" or "persistent"; NULL: not */
+	bool iov;            /* memory is named by virtual addresses, not by those on the bus */
 };
 
 /* Random reads or writes as fast as they go; prints a line of JSON. */
 void bench(struct rig *rig, const struct load_options *opts);
 /* Writes and reads of all shapes, each read compared; leaves the expected contents in a file. */
 void verify(struct rig *rig, const struct load_options *opts);
+
+/* The same from a frontend in this process, over blkif, on the first worker. */
+void front_verify(struct rig *rig, const struct load_options *opts);
+void front_bench(struct rig *rig, const struct load_options *opts);
+
+void save_image(const char *path, const unsigned char *image, size_t len);
+/* Prints bench's line; @how says by which way. */
+void report_bench(const struct load_options *opts, const char *how, uint64_t requests, uint64_t ns,
+		  const struct hist *latency);
 
 /* A small generator: reproducible, and one for each user of it. */
 static inline uint64_t next_random(uint64_t *state)

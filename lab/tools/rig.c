@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "blkif/engine.h"
 #include "dma/granted.h"
 #include "dma/vfio.h"
 #include "grant/ledger.h"
@@ -235,8 +236,12 @@ void rig_close(struct rig *rig)
 	for (unsigned i = 0; rig->bdev && i < rig->nr_workers; i++) {
 		reactor_stop(rig->workers[i].reactor);
 		reactor_join(rig->workers[i].reactor);
-		reactor_destroy(rig->workers[i].reactor);
 	}
+	/* Its reactor must not run any more, and must be there. */
+	if (rig->engine)
+		blkif_engine_destroy(rig->engine);
+	for (unsigned i = 0; rig->bdev && i < rig->nr_workers; i++)
+		reactor_destroy(rig->workers[i].reactor);
 	reactor_destroy(rig->home);
 	if (rig->granted)
 		grant_ledger_forget_drive(rig->ledger, rig->pci->name);

@@ -17,6 +17,7 @@
 
 enum { RIG_WORKERS_MAX = 8 };
 
+struct blkif_engine;
 struct grant_ledger;
 struct rig;
 
@@ -40,6 +41,7 @@ struct rig {
 	struct grant_ledger *ledger;
 	struct nvme_ctrl *ctrl;
 	struct bdev *bdev;
+	struct blkif_engine *engine; /* of the first worker; NULL: none */
 	struct reactor *home;
 	struct worker workers[RIG_WORKERS_MAX];
 	unsigned nr_workers;

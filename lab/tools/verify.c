@@ -378,7 +378,7 @@ static void make_job(struct rig *rig, struct worker *w, const struct load_option
 	w->job = job;
 }
 
-static void save(const char *path, const unsigned char *image, size_t len)
+void save_image(const char *path, const unsigned char *image, size_t len)
 {
 	FILE *f = fopen(path, "w");
 
@@ -421,7 +421,7 @@ void verify(struct rig *rig, const struct load_options *opts)
 	rig_run(rig, begin);
 	report(rig, len);
 	if (opts->image)
-		save(opts->image, image, len);
+		save_image(opts->image, image, len);
 	for (unsigned i = 0; i < rig->nr_workers; i++) {
 		struct job *job = rig->workers[i].job;
 

@@ -27,6 +27,12 @@ data_here() {
 	[ -n "$(drive data)" ]
 }
 
+# What the kernel reads from the drive is what was written.
+same_as_image() {
+	cmp -n "$(stat -c %s /run/image)" /run/image "$(drive data)" >/run/differs 2>&1 ||
+		fail "the kernel reads something else than was written: $(cat /run/differs)"
+}
+
 data=$(address data)
 nothing=$(address nothing)
 refused "belongs to the kernel's driver \"nvme\"" drive-load "$data" info
@@ -41,9 +47,23 @@ story "the driver has verified what it wrote: $(cat /run/verified)"
 step "giving the drive back to the kernel"
 must give_back "$data"
 wait_for 10 "the kernel to see its drive" data_here
-cmp -n "$(stat -c %s /run/image)" /run/image "$(drive data)" >/run/differs 2>&1 ||
-	fail "the kernel reads something else than was written: $(cat /run/differs)"
+same_as_image
 story "the kernel's driver reads the same $(stat -c %s /run/image) bytes"
+
+# What a frontend in the program's own process writes through blkif, by each way of sharing, it reads
+# again; and the kernel's driver reads the same.
+for sharing in copy dma persistent; do
+	step "a frontend through blkif, sharing=$sharing"
+	must take "$data"
+	drive-load --sharing "$sharing" --depth 4 --image /run/image "$data" verify >/run/verified ||
+		fail "drive-load has found wrong data, or worse: see dom0.log"
+	story "$(cat /run/verified)"
+	[ "$sharing" = copy ] || [ "$(json copied </run/verified)" -lt \
+		"$(($(json bytes </run/verified) / 100))" ] || fail "with dma more than 1% was copied"
+	must give_back "$data"
+	wait_for 10 "the kernel to see its drive" data_here
+	same_as_image
+done
 
 step "the driver alone, on a drive that takes no time"
 for depth in 1 32; do
