@@ -200,6 +200,22 @@ static void auto_copies_the_small_and_maps_the_large(void **state)
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
 }
 
+/* One that is small, whatever its segments say, is known for it before they are read. */
+static void a_small_indirect_request_is_fetched_once(void **state)
+{
+	struct double_stats before, after;
+	struct trial t;
+
+	connect_way();
+	trial_init(&t, BLKIF_WRITE, 2, 0);
+	t.req.indirect = true;
+	double_get_stats(&before);
+	assert_false(goes_by_the_bus(&t));
+	double_get_stats(&after);
+	assert_int_equal(after.copy_segments, before.copy_segments + 1 + 2);
+	trial_fini(&t);
+}
+
 /* Nothing was measured, or mapping was never found cheaper. */
 static void auto_copies_all_unless_told(void **state)
 {
@@ -603,13 +619,27 @@ static void more_pages_than_are_kept(void **state)
 	assert_int_equal(double_take_dma_faults(), 0);
 }
 
-/* Device memory is short: what is there is shared, and it goes on. */
+/* Device memory is short: all of what is there is shared, and it goes on. */
 static void short_of_device_memory_it_gets_slower(void **state)
 {
+	struct trial t[30];
+
 	/* The reserve of one queue and a little more. */
 	host_limit_dma(&world.host, 258 + 20);
 	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
 			   &(struct guest_opts){0});
+	held_hold(world.disk);
+	for (unsigned i = 0; i < 30; i++) {
+		trial_init(&t[i], BLKIF_READ, 11, 0);
+		trial_send(&t[i]);
+	}
+	assert_true(held_wait(world.disk, (258 + 20) / 11));
+	world_settle();
+	assert_int_equal(held_kept(world.disk), (258 + 20) / 11);
+	held_release(world.disk, false);
+	trial_collect();
+	for (unsigned i = 0; i < 30; i++)
+		trial_fini(&t[i]);
 	world_run_load(&(struct load_opts){.max_segments = 32}, 500);
 	assert_true(world_stat(NULL, "starved") > 0);
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
@@ -759,6 +789,7 @@ int main(void)
 		in_dma(whole_blocks_go_by_the_bus),
 		in_persistent(whole_blocks_go_by_the_bus),
 		in_auto(auto_copies_the_small_and_maps_the_large),
+		in_auto(a_small_indirect_request_is_fetched_once),
 		in_auto(auto_copies_all_unless_told),
 		in_auto(copies_are_made_in_device_memory),
 		in_dma(pages_are_mapped_as_long_as_the_device_has_them),

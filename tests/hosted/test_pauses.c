@@ -462,8 +462,10 @@ static void settings_are_not_written_into_a_new_directory(void **state)
 	assert_true(guest_free_front(g));
 }
 
-#define in_mapped(fn)     world_test_in(fn, &guest_mapped, ", mapped")
-#define in_persistent(fn) world_test_in(fn, &guest_persistent, ", persistent")
+#define in_mapped(fn)         world_test_in(fn, &guest_mapped, ", mapped")
+#define in_persistent(fn)     world_test_in(fn, &guest_persistent, ", persistent")
+#define in_dma(fn)            world_test_in(fn, &guest_dma, ", dma")
+#define in_dma_persistent(fn) world_test_in(fn, &guest_dma_persistent, ", dma persistent")
 
 int main(void)
 {
@@ -482,6 +484,8 @@ int main(void)
 		world_test(a_discard_in_pieces_is_left_to_the_next_daemon),
 		in_mapped(requests_that_are_copied_after_all_let_a_disk_rest),
 		in_persistent(requests_that_are_copied_after_all_let_a_disk_rest),
+		in_dma(requests_that_are_copied_after_all_let_a_disk_rest),
+		in_dma_persistent(requests_that_are_copied_after_all_let_a_disk_rest),
 		world_tests(a_large_request_is_charged_once_and_at_once),
 		world_test(settings_of_a_disk_without_its_bdev_are_kept),
 		world_test(settings_are_not_written_into_a_new_directory),

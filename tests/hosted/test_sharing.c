@@ -278,13 +278,16 @@ static void mapped_pages_outlive_their_guest(void **state)
 
 #define in_mapped(fn)     world_test_in(fn, &guest_mapped, ", mapped")
 #define in_persistent(fn) world_test_in(fn, &guest_persistent, ", persistent")
+#define in_dma(fn)        world_test_in(fn, &guest_dma, ", dma")
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		world_tests(persistent_is_offered_where_mappings_persist),
 		in_mapped(pages_are_let_go_before_the_response),
+		in_dma(pages_are_let_go_before_the_response),
 		in_mapped(what_is_only_read_is_mapped_read_only),
+		in_dma(what_is_only_read_is_mapped_read_only),
 		world_test(copied_pages_are_never_mapped),
 		in_persistent(persistent_pages_are_mapped_once),
 		world_tests(only_the_named_sectors_are_touched),
