@@ -7,6 +7,7 @@
 #include "grant/device.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xen/features.h>
@@ -30,6 +31,7 @@ enum {
 struct grant_device {
 	xencall_handle *xen;
 	struct grant_ledger *ledger;
+	unsigned who; /* to the ledger */
 	struct log_limit log_limit;
 	uint32_t nr_maps;
 	uint32_t nr_unmaps;
@@ -40,6 +42,8 @@ struct grant_device {
 		uint32_t *handle;
 	} results[BATCH_MAX]; /* of each of @maps */
 };
+
+static atomic_uint creations;
 
 /* A domain whose frames are numbers of its own has no mappings for devices: PVH, and HVM. */
 static int check_pv(struct grant_device *d, struct err *err)
@@ -65,6 +69,7 @@ int grant_device_create(struct grant_ledger *ledger, struct grant_device **out, 
 	if (!d)
 		return err_set(err, -ENOMEM, "no memory for device mappings");
 	d->ledger = ledger;
+	d->who = atomic_fetch_add(&creations, 1) % GRANT_LEDGER_ENDERS + 1;
 	d->xen = xencall_open(grant_library_get_logger(), XENCALL_OPENFLAG_NON_REENTRANT);
 	if (!d->xen) {
 		rc = err_set(err, -errno,
@@ -130,13 +135,15 @@ static void end_one(struct grant_device *d, const struct gnttab_unmap_grant_ref 
 			    "cannot unmap page %#llx (handle %u) for devices: status %d",
 			    (unsigned long long)op->dev_bus_addr, op->handle, op->status);
 	if (op->status == GNTST_okay || op->status == GNTST_bad_handle)
-		grant_ledger_forget(d->ledger, op->handle);
+		grant_ledger_forget(d->ledger, op->handle, op->dev_bus_addr, d->who);
 }
 
 static void end(struct grant_device *d)
 {
 	if (!d->nr_unmaps)
 		return;
+	for (uint32_t i = 0; i < d->nr_unmaps; i++)
+		grant_ledger_end(d->ledger, d->unmaps[i].handle, d->unmaps[i].dev_bus_addr, d->who);
 	call(d, GNTTABOP_unmap_grant_ref, d->unmaps, d->nr_unmaps);
 	for (uint32_t i = 0; i < d->nr_unmaps; i++)
 		end_one(d, &d->unmaps[i]);

@@ -6,6 +6,10 @@
  * page's first store it is asked for.  A look by way of the mapping would fill holes as well:
  * whoever searches asks the system where data are.
  *
+ * The hypervisor gives a handle to the next who asks as soon as its mapping has ended, which is
+ * before the thread that has ended it can say so here.  So a thread signs an entry before it ends
+ * the mapping, and clears afterwards what still bears its signature.
+ *
  * Mappings end with the domain, and the domain with its kernel: a file that another boot of the
  * kernel has left tells nothing any more.
  */
@@ -35,7 +39,9 @@ enum {
 	DRIVES = 32,
 	ADDRESS_SIZE = 16,
 	BOOT_SIZE = 40,
+	BUS_BITS = 52, /* of an address, at most */
 };
+static_assert((int)GRANT_LEDGER_ENDERS < (int)LEDGER_PAGE, "they have an address's lower bits");
 
 static const char magic[8] = "SLUICEGL";
 
@@ -53,7 +59,7 @@ struct file {
 		struct header header;
 		char page[LEDGER_PAGE];
 	};
-	uint64_t bus[HANDLES]; /* 0: no mapping */
+	uint64_t bus[HANDLES]; /* 0: no mapping; below the page's bits, who is ending it */
 };
 
 struct grant_ledger {
@@ -243,15 +249,33 @@ int grant_ledger_note(struct grant_ledger *l, uint32_t handle, uint64_t bus)
 			return -ENOSPC;
 		atomic_store_explicit(&l->backed[page], true, memory_order_relaxed);
 	}
-	l->file->bus[handle] = bus;
+	__atomic_store_n(&l->file->bus[handle], bus, __ATOMIC_RELEASE);
 	return 0;
 }
 
-void grant_ledger_forget(struct grant_ledger *l, uint32_t handle)
+/* A handle that could not be noted is not in the ledger when its mapping ends. */
+static bool is_backed(const struct grant_ledger *l, uint32_t handle)
 {
-	if (handle < HANDLES &&
-	    atomic_load_explicit(&l->backed[handle / HANDLES_PER_PAGE], memory_order_relaxed))
-		l->file->bus[handle] = 0;
+	return handle < HANDLES &&
+	       atomic_load_explicit(&l->backed[handle / HANDLES_PER_PAGE], memory_order_relaxed);
+}
+
+/* Of the entry, if it is @from; else it is another mapping's. */
+static void change(struct grant_ledger *l, uint32_t handle, uint64_t from, uint64_t to)
+{
+	if (is_backed(l, handle))
+		__atomic_compare_exchange_n(&l->file->bus[handle], &from, to, false,
+					    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+void grant_ledger_end(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who)
+{
+	change(l, handle, bus, bus | who);
+}
+
+void grant_ledger_forget(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who)
+{
+	change(l, handle, bus | who, 0);
 }
 
 static char *find_drive(struct grant_ledger *l, const char *address)
@@ -312,7 +336,7 @@ static int count(const struct grant_ledger *l, struct err *err)
 	int n = 0;
 
 	for (uint32_t h = find(l, 0); h < HANDLES; h = find(l, h + 1)) {
-		if (l->file->bus[h] % LEDGER_PAGE)
+		if (l->file->bus[h] >> BUS_BITS || l->file->bus[h] < LEDGER_PAGE)
 			return refuse(l, err);
 		n++;
 	}
@@ -327,8 +351,11 @@ static int end_mappings(struct grant_ledger *l, int nr, struct err *err)
 	rc = grant_device_create(l, &d, err);
 	if (rc)
 		return rc;
-	for (uint32_t h = find(l, 0); h < HANDLES; h = find(l, h + 1))
+	for (uint32_t h = find(l, 0); h < HANDLES; h = find(l, h + 1)) {
+		/* Whoever has signed it is dead. */
+		l->file->bus[h] &= -(uint64_t)LEDGER_PAGE;
 		grant_device_unmap(d, l->file->bus[h], h);
+	}
 	grant_device_flush(d);
 	grant_device_destroy(d);
 	left = count(l, err);

@@ -19,6 +19,8 @@
 
 struct grant_ledger;
 
+enum { GRANT_LEDGER_ENDERS = 4095 };
+
 /*
  * Opens or makes the ledger at @path, which the caller has locked against others (one instance,
  * one ledger). Returns 0 and *@out, or a negative errno with the line in @err.
@@ -29,7 +31,16 @@ void grant_ledger_close(struct grant_ledger *l);
 
 /* -ENOSPC: the handle is beyond what a ledger holds; the mapping must end at once. */
 int grant_ledger_note(struct grant_ledger *l, uint32_t handle, uint64_t bus);
-void grant_ledger_forget(struct grant_ledger *l, uint32_t handle);
+/*
+ * A noted mapping is about to be ended by @who, a number from 1 to GRANT_LEDGER_ENDERS for each
+ * that ends mappings at the same time. The entry stays what it is to a successor.
+ */
+void grant_ledger_end(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who);
+/*
+ * It has ended. As soon as it has, others may be given its handle for their mappings: what they
+ * have noted stays.
+ */
+void grant_ledger_forget(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who);
 
 /* A drive (its PCI address, at most 15 characters) that from now on, or no longer, uses mappings.
  * Control thread. -ENOSPC: there are 32 already. */

@@ -300,6 +300,63 @@ static void what_xen_does_not_know_is_forgotten(void **state)
 	unmap(0x1000, 77);
 }
 
+/* Another thread, which maps a page while the first is about to end its mappings. */
+static struct {
+	struct grant_device *device;
+	uint32_t ref;
+	uint64_t bus;
+	uint32_t handle;
+	unsigned countdown;
+} other;
+
+static void map_meanwhile(void *arg, bool mapping, unsigned domid, uint32_t ref, bool writable)
+{
+	if (mapping || !other.countdown || --other.countdown)
+		return;
+	grant_device_map(other.device, GUEST, other.ref, true, &other.bus, &other.handle);
+	grant_device_flush(other.device);
+}
+
+/* A handle is free for others before who had it has seen that its mapping has ended. */
+static void a_handle_used_again_stays_noted(void **state)
+{
+	uint64_t bus[2];
+	uint32_t handle[2];
+	struct err err;
+
+	assert_int_equal(grant_device_create(ledger, &other.device, &err), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		/* Of another page, and of the very same. */
+		other.ref = refs[round ? 0 : 5];
+		for (unsigned i = 0; i < 2; i++)
+			assert_true(map(refs[i], true, &bus[i], &handle[i]));
+		other.countdown = 2;
+		double_on_map(map_meanwhile, NULL);
+		grant_device_unmap(device, bus[0], handle[0]);
+		grant_device_unmap(device, bus[1], handle[1]);
+		grant_device_flush(device);
+		double_on_map(NULL, NULL);
+		assert_int_equal(other.handle, handle[0]);
+		assert_int_equal(other.bus == bus[0], round);
+		assert_true(double_grant_is_mapped(GUEST, other.ref));
+		recover();
+		assert_false(double_grant_is_mapped(GUEST, other.ref));
+	}
+	grant_device_destroy(other.device);
+}
+
+/* What was to be ended when the process died is still there to be ended. */
+static void an_end_cut_short_is_made_up_for(void **state)
+{
+	uint32_t handle;
+	uint64_t bus;
+
+	assert_true(map(refs[0], true, &bus, &handle));
+	grant_ledger_end(ledger, handle, bus, GRANT_LEDGER_ENDERS);
+	recover();
+	assert_false(double_grant_is_mapped(GUEST, refs[0]));
+}
+
 static void the_dead_process_cannot_end_them_the_next_can(void **state)
 {
 	static struct grant_device *lost; /* nothing calls it any more, nor frees it */
@@ -324,15 +381,15 @@ static void the_dead_process_cannot_end_them_the_next_can(void **state)
 
 static void a_domain_that_is_not_pv_is_refused(void **state)
 {
-	struct grant_device *other;
+	struct grant_device *none;
 	struct err err;
 
 	double_set_pv(false);
-	assert_int_equal(grant_device_create(ledger, &other, &err), -EOPNOTSUPP);
+	assert_int_equal(grant_device_create(ledger, &none, &err), -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "dom0=pvh"));
 	double_set_pv(true);
 	double_fail(DOUBLE_CALL_OPEN, ENOENT, 0, 1, NULL);
-	assert_int_equal(grant_device_create(ledger, &other, &err), -ENOENT);
+	assert_int_equal(grant_device_create(ledger, &none, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "xen-privcmd"));
 }
 
@@ -357,6 +414,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(what_xen_does_not_know_is_forgotten, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(a_handle_used_again_stays_noted, setup, teardown),
+		cmocka_unit_test_setup_teardown(an_end_cut_short_is_made_up_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_dead_process_cannot_end_them_the_next_can,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(a_domain_that_is_not_pv_is_refused, setup,

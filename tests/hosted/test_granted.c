@@ -249,6 +249,7 @@ static void a_limit_that_cannot_be_raised_is_told(void **state)
 	assert_non_null(strstr(err.text, "/sys/module/xen_gntalloc/parameters/limit"));
 	write_limit(UINT32_MAX);
 	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), -ENOSPC);
+	assert_non_null(strstr(err.text, "4294967295"));
 	assert_int_equal(read_limit(), UINT32_MAX);
 	assert_int_equal(get_stats().shared, 0);
 }

@@ -30,7 +30,7 @@ enum {
 static char dir[] = "/tmp/sluice-ledger-XXXXXX";
 static char path[sizeof(dir) + 16];
 static struct grant_ledger *ledger;
-static bool disk_full;
+static bool disk_full, survived;
 
 /* A file system that has no room left. */
 int __real_posix_fallocate64(int fd, off_t offset, off_t len);
@@ -61,10 +61,18 @@ static int teardown(void **state)
 	return leaks ? -1 : 0;
 }
 
-/* As the next process finds it. */
+/* As who has ended it. */
+static void forget(uint32_t handle)
+{
+	grant_ledger_end(ledger, handle, 0x1000, 9);
+	grant_ledger_forget(ledger, handle, 0x1000, 9);
+}
+
+/* As the next process finds it; @survived says whether it does. */
 static int reopen(struct err *err)
 {
 	grant_ledger_close(ledger);
+	survived = !access(path, F_OK);
 	return grant_ledger_open(path, &ledger, err);
 }
 
@@ -128,8 +136,8 @@ static void nothing_noted_leaves_nothing(void **state)
 
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
-	assert_int_equal(grant_ledger_note(ledger, 5, 0x5000), 0);
-	grant_ledger_forget(ledger, 5);
+	assert_int_equal(grant_ledger_note(ledger, 5, 0x1000), 0);
+	forget(5);
 	assert_int_equal(grant_ledger_note_drive(ledger, "0000:00:04.0"), 0);
 	grant_ledger_forget_drive(ledger, "0000:00:04.0");
 	/* Nor is a hypercall needed, which a host without Xen has not. */
@@ -148,22 +156,22 @@ static void what_is_noted_stays(void **state)
 	assert_int_equal(grant_ledger_note(ledger, 0, 0x1000), 0);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_int_equal(reopen(&err), 0);
-		assert_int_equal(access(path, F_OK), 0);
+		assert_true(survived);
 	}
 	/* The last one leaves as well. */
 	assert_int_equal(grant_ledger_note(ledger, HANDLES - 1, 0x1000), 0);
-	grant_ledger_forget(ledger, 0);
+	forget(0);
 	assert_int_equal(reopen(&err), 0);
-	assert_int_equal(access(path, F_OK), 0);
-	grant_ledger_forget(ledger, HANDLES - 1);
+	assert_true(survived);
+	forget(HANDLES - 1);
 }
 
 static void a_ledger_ends_somewhere(void **state)
 {
 	assert_int_equal(grant_ledger_note(ledger, HANDLES, 0x1000), -ENOSPC);
 	assert_int_equal(grant_ledger_note(ledger, UINT32_MAX, 0x1000), -ENOSPC);
-	grant_ledger_forget(ledger, HANDLES);
-	grant_ledger_forget(ledger, UINT32_MAX);
+	forget(HANDLES);
+	forget(UINT32_MAX);
 }
 
 /* It costs what is in it, and a look costs nothing. */
@@ -179,8 +187,8 @@ static void holes_stay_holes(void **state)
 	assert_true(bytes_on_disk() >= before + 4 * PAGE);
 	before = bytes_on_disk();
 	assert_true(before <= 65536);
-	grant_ledger_forget(ledger, 77777);
-	grant_ledger_forget(ledger, 1 << 20);
+	forget(77777);
+	forget(1 << 20);
 	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
 	assert_int_equal(bytes_on_disk(), before);
 }
@@ -190,13 +198,13 @@ static void a_full_disk_is_told(void **state)
 {
 	disk_full = true;
 	assert_int_equal(grant_ledger_note(ledger, 100000, 0x1000), -ENOSPC);
-	grant_ledger_forget(ledger, 100000);
+	forget(100000);
 	disk_full = false;
 	assert_int_equal(grant_ledger_note(ledger, 100000, 0x1000), 0);
-	grant_ledger_forget(ledger, 100000);
+	forget(100000);
 	disk_full = true;
 	assert_int_equal(grant_ledger_note(ledger, 100001, 0x1000), 0);
-	grant_ledger_forget(ledger, 100001);
+	forget(100001);
 }
 
 /* What cannot be noted does not stay mapped. */
@@ -360,19 +368,42 @@ static void what_is_no_ledger_is_refused(void **state)
 
 static void an_address_that_cannot_be_is_not_unmapped(void **state)
 {
-	static const uint64_t bus = 0x1001;
+	static const uint64_t buses[] = {17, 1ULL << 52};
 	struct stopped s = {0};
 	struct err err;
 
 	leave_mappings(1);
 	grant_ledger_note_drive(ledger, "0000:00:04.0");
-	assert_int_equal(corrupt(PAGE + 8 * 3, &bus, sizeof(bus), &err), 0);
-	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), -EINVAL);
-	assert_int_equal(s.nr, 0);
-	assert_int_equal(mapped(), 1);
-	grant_ledger_forget(ledger, 3);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(corrupt(PAGE + 8 * 3, &buses[i], sizeof(buses[i]), &err), 0);
+		assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), -EINVAL);
+		assert_int_equal(s.nr, 0);
+		assert_int_equal(mapped(), 1);
+		grant_ledger_forget(ledger, 3, buses[i], 0);
+	}
 	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
 	assert_int_equal(mapped(), 0);
+}
+
+/* A handle is given to others before who had it can say that it has ended. */
+static void what_others_have_noted_stays(void **state)
+{
+	struct err err;
+
+	assert_int_equal(grant_ledger_note(ledger, 3, 0x1000), 0);
+	grant_ledger_end(ledger, 3, 0x1000, 1);
+	assert_int_equal(grant_ledger_note(ledger, 3, 0x1000), 0);
+	grant_ledger_forget(ledger, 3, 0x1000, 1);
+	assert_int_equal(reopen(&err), 0);
+	assert_true(survived);
+	/* Nor does one forget what another is about to end. */
+	grant_ledger_end(ledger, 3, 0x1000, 2);
+	grant_ledger_forget(ledger, 3, 0x1000, 1);
+	assert_int_equal(reopen(&err), 0);
+	assert_true(survived);
+	grant_ledger_forget(ledger, 3, 0x1000, 2);
+	assert_int_equal(reopen(&err), 0);
+	assert_false(survived);
 }
 
 /* Neither the domain that it tells of nor its mappings exist any more. */
@@ -387,9 +418,9 @@ static void another_boots_ledger_is_forgotten(void **state)
 	assert_int_equal(s.nr, 0);
 	assert_int_equal(grant_ledger_note(ledger, 2, 0x1000), 0);
 	assert_int_equal(reopen(&err), 0);
-	assert_int_equal(access(path, F_OK), 0);
+	assert_true(survived);
 	grant_ledger_note(ledger, 2, 0x1000);
-	grant_ledger_forget(ledger, 2);
+	forget(2);
 }
 
 /* Whoever died before the magic was written has noted nothing. */
@@ -401,7 +432,7 @@ static void one_that_was_never_finished_begins_anew(void **state)
 	assert_int_equal(corrupt(0, "\0\0\0\0\0\0\0\0", 8, &err), 0);
 	assert_int_equal(reopen(&err), 0);
 	grant_ledger_note(ledger, 1, 0x1000);
-	grant_ledger_forget(ledger, 1);
+	forget(1);
 	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
 	assert_int_equal(s.nr, 0);
 }
@@ -438,6 +469,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_no_ledger_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_address_that_cannot_be_is_not_unmapped, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(what_others_have_noted_stays, setup, teardown),
 		cmocka_unit_test_setup_teardown(another_boots_ledger_is_forgotten, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_that_was_never_finished_begins_anew, setup,
 						teardown),
