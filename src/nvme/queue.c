@@ -70,21 +70,7 @@ static uint64_t retry_delay_ns(const struct nvme_queue *q, const struct nvme_req
 	return own_ns[req->retries];
 }
 
-static void retry(struct nvme_queue *q, struct nvme_req *req)
-{
-	uint64_t delay = retry_delay_ns(q, req);
-
-	req->retries++;
-	if (!delay) {
-		list_add_tail(&q->waiting, &req->node);
-		return;
-	}
-	req->again_ns = clock_now_ns() + delay;
-	list_add_tail(&q->delayed, &req->node);
-	if (!q->retry_timer.running)
-		reactor_timer_start(q->reactor, &q->retry_timer, delay);
-}
-
+/* Moves what is due to those that wait, and sets the timer for the next. */
 static void retry_due(struct reactor_timer *t)
 {
 	struct nvme_queue *q = container_of(t, struct nvme_queue, retry_timer);
@@ -102,9 +88,17 @@ static void retry_due(struct reactor_timer *t)
 		}
 	}
 	if (next != UINT64_MAX)
-		reactor_timer_start(q->reactor, &q->retry_timer, next - now);
+		reactor_timer_start(q->reactor, t, next - now);
 	if (!q->held)
 		reactor_poller_wake(&q->poller);
+}
+
+static void retry(struct nvme_queue *q, struct nvme_req *req)
+{
+	req->again_ns = clock_now_ns() + retry_delay_ns(q, req);
+	req->retries++;
+	list_add_tail(&q->delayed, &req->node);
+	retry_due(&q->retry_timer);
 }
 
 static void queue_completed(struct nvme_qpair *qp, struct nvme_req *req)

@@ -23,7 +23,7 @@ static int grow(struct dma *dma, size_t pages, bool contiguous, struct err *err)
 		return err_set(err, -ENOMEM, "the double has no %zu pages left", pages);
 	}
 	for (size_t i = 0; i < pages; i++) {
-		size_t run = contiguous ? pages : RUN;
+		size_t run = contiguous && !d->no_runs ? pages : RUN;
 
 		/* Each run begins where its first page's number says, times three: ascending. */
 		bus[i] = FIRST_BUS + ((dma->pages + i - i % run) * 3 + i % run + 1) * DMA_PAGE_SIZE;
@@ -67,10 +67,14 @@ void *dma_double_reach(struct dma_double *d, uint64_t bus, size_t len)
 {
 	size_t offset = bus % DMA_PAGE_SIZE;
 
+	void *at = NULL;
+
 	if (len > DMA_PAGE_SIZE - offset)
 		return NULL;
-	for (size_t i = 0; i < d->dma.pages; i++)
+	pthread_mutex_lock(&d->dma.lock);
+	for (size_t i = 0; i < d->dma.pages && !at; i++)
 		if (d->dma.used[i] && d->dma.bus[i] == bus - offset)
-			return d->dma.base + i * DMA_PAGE_SIZE + offset;
-	return NULL;
+			at = d->dma.base + i * DMA_PAGE_SIZE + offset;
+	pthread_mutex_unlock(&d->dma.lock);
+	return at;
 }

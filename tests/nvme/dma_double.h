@@ -22,6 +22,7 @@ struct dma_double {
 	struct dma dma;
 	size_t limit;    /* pages that it may still grow by */
 	unsigned denied; /* growths refused for that reason */
+	bool no_runs;    /* no neighbours but two at a time, whoever asks for more */
 };
 
 /* @pages pages at most. */

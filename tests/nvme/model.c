@@ -24,15 +24,18 @@ __attribute__((format(printf, 2, 3))) static void violate(struct model *m, const
 
 static uint32_t get32(struct model *m, size_t offset)
 {
-	uint32_t value;
-
-	memcpy(&value, m->bar + offset, sizeof(value));
-	return value;
+	return __atomic_load_n((uint32_t *)(void *)(m->bar + offset), __ATOMIC_ACQUIRE);
 }
 
 static void set32(struct model *m, size_t offset, uint32_t value)
 {
-	memcpy(m->bar + offset, &value, sizeof(value));
+	__atomic_store_n((uint32_t *)(void *)(m->bar + offset), value, __ATOMIC_RELEASE);
+}
+
+/* What lay there; what is written meanwhile is not lost. */
+static uint32_t take32(struct model *m, size_t offset, uint32_t value)
+{
+	return __atomic_exchange_n((uint32_t *)(void *)(m->bar + offset), value, __ATOMIC_ACQ_REL);
 }
 
 static uint64_t get64(struct model *m, size_t offset)
@@ -45,28 +48,33 @@ static uint64_t get64(struct model *m, size_t offset)
 static int config_read(struct nvme_pci *pci, unsigned offset, void *data, size_t len)
 {
 	struct model *m = container_of(pci, struct model, pci);
+	int rc;
 
-	if (m->config_error)
-		return m->config_error;
-	if (m->removed)
+	pthread_mutex_lock(&m->lock);
+	rc = m->config_error;
+	if (!rc && m->removed)
 		memset(data, 0xff, len);
-	else
+	else if (!rc)
 		memcpy(data, m->config + offset, len);
-	return 0;
+	pthread_mutex_unlock(&m->lock);
+	return rc;
 }
 
 static int config_write(struct nvme_pci *pci, unsigned offset, const void *data, size_t len)
 {
 	struct model *m = container_of(pci, struct model, pci);
-	uint8_t master = m->config[NVME_PCI_COMMAND] & NVME_PCI_COMMAND_MASTER;
+	uint8_t master;
+	int rc;
 
-	if (m->config_error)
-		return m->config_error;
-	if (!m->removed)
+	pthread_mutex_lock(&m->lock);
+	rc = m->config_error;
+	master = m->config[NVME_PCI_COMMAND] & NVME_PCI_COMMAND_MASTER;
+	if (!rc && !m->removed)
 		memcpy(m->config + offset, data, len);
 	if (m->master_stuck)
 		m->config[NVME_PCI_COMMAND] |= master;
-	return 0;
+	pthread_mutex_unlock(&m->lock);
+	return rc;
 }
 
 static void close_model(struct nvme_pci *pci)
@@ -98,9 +106,22 @@ static void *reach(struct model *m, uint64_t bus, size_t len, const char *what)
 	return at;
 }
 
+static bool move(struct model *m, uint64_t at, uint8_t *data, uint32_t len, bool to_host)
+{
+	void *memory = reach(m, at, len, "data");
+
+	if (!memory)
+		return false;
+	if (to_host)
+		memcpy(memory, data, len);
+	else
+		memcpy(data, memory, len);
+	return true;
+}
+
 /* Copies between @data and what the command's PRPs say; false: they say something wrong. */
-static bool transfer(struct model *m, const struct nvme_sqe *sqe, uint8_t *data, uint32_t len,
-		     bool to_host)
+static bool transfer_prps(struct model *m, const struct nvme_sqe *sqe, uint8_t *data, uint32_t len,
+			  bool to_host)
 {
 	uint64_t at = sqe->prp1, list = 0;
 	uint32_t left = len;
@@ -109,19 +130,18 @@ static bool transfer(struct model *m, const struct nvme_sqe *sqe, uint8_t *data,
 		violate(m, "PRP1 %#lx is not aligned", (unsigned long)at);
 		return false;
 	}
-	m->largest = len > m->largest ? len : m->largest;
 	for (unsigned page = 0; left; page++) {
 		uint32_t here;
-		void *memory;
 
 		if (page == 1 && left <= DMA_PAGE_SIZE) {
 			at = sqe->prp2;
 		} else if (page) {
 			const uint64_t *entry;
 
-			if (page == 1)
-				list = sqe->prp2;
-			/* A list's last entry in a page, with more to come, would be the next list.
+			list = page == 1 ? sqe->prp2 : list;
+			/*
+			 * The last entry of a page of more entries than are left would be the next
+			 * list's address.
 			 */
 			if ((list & (DMA_PAGE_SIZE - 1)) == DMA_PAGE_SIZE - 8 &&
 			    left > DMA_PAGE_SIZE) {
@@ -140,17 +160,66 @@ static bool transfer(struct model *m, const struct nvme_sqe *sqe, uint8_t *data,
 		}
 		here = DMA_PAGE_SIZE - (uint32_t)(at % DMA_PAGE_SIZE);
 		here = here < left ? here : left;
-		memory = reach(m, at, here, "data");
-		if (!memory)
+		if (!move(m, at, data, here, to_host))
 			return false;
-		if (to_host)
-			memcpy(memory, data, here);
-		else
-			memcpy(data, memory, here);
 		data += here;
 		left -= here;
 	}
 	return true;
+}
+
+/* The same by its SGL: one data block, or one segment of them. */
+static bool transfer_sgl(struct model *m, const struct nvme_sqe *sqe, uint8_t *data, uint32_t len,
+			 bool to_host)
+{
+	const struct nvme_sgl *d = &sqe->sgl;
+	uint32_t n = 1;
+
+	m->sgls++;
+	if (!NVME_SGLS(m->id.sgls)) {
+		violate(m, "an SGL, which it does not know");
+		return false;
+	}
+	if (d->type == NVME_SGL_LAST_SEGMENT) {
+		n = d->len / (uint32_t)sizeof(*d);
+		if (d->len % sizeof(*d) || n < 2) {
+			violate(m, "a segment of %u bytes", d->len);
+			return false;
+		}
+		d = reach(m, d->bus, d->len, "SGL");
+	}
+	for (; d && n--; d++) {
+		if (d->type != NVME_SGL_DATA || !d->len || d->len > len || (d->bus | d->len) & 3) {
+			violate(m, "descriptor of %u bytes at %#lx, type %#x, %u are left", d->len,
+				(unsigned long)d->bus, d->type, len);
+			return false;
+		}
+		/* Across pages only where these are neighbours. */
+		for (uint32_t at = 0; at < d->len;) {
+			uint32_t page = DMA_PAGE_SIZE - (d->bus + at) % DMA_PAGE_SIZE;
+			uint32_t here = page < d->len - at ? page : d->len - at;
+
+			if (!move(m, d->bus + at, data, here, to_host))
+				return false;
+			data += here;
+			at += here;
+		}
+		len -= d->len;
+	}
+	if (d && len)
+		violate(m, "an SGL is %u bytes short", len);
+	return d && !len;
+}
+
+static bool transfer(struct model *m, const struct nvme_sqe *sqe, uint8_t *data, uint32_t len,
+		     bool to_host)
+{
+	m->largest = len > m->largest ? len : m->largest;
+	if (sqe->flags == NVME_SQE_SGL)
+		return transfer_sgl(m, sqe, data, len, to_host);
+	if (sqe->flags)
+		violate(m, "flags %#x", sqe->flags);
+	return transfer_prps(m, sqe, data, len, to_host);
 }
 
 /* Completions */
@@ -212,6 +281,11 @@ static uint16_t identify(struct model *m, const struct nvme_sqe *sqe)
 	case NVME_CNS_CONTROLLER:
 		memcpy(page, &m->id, sizeof(page));
 		break;
+	case NVME_CNS_CONTROLLER_CSI:
+		if (!(m->cap & NVME_CAP_CSS_SETS))
+			return DNR(NVME_SC_INVALID_FIELD);
+		memcpy(page, &m->id_nvm, sizeof(page));
+		break;
 	case NVME_CNS_ACTIVE_NAMESPACES:
 		if (m->version < NVME_VS(1, 1))
 			return DNR(NVME_SC_INVALID_FIELD);
@@ -231,6 +305,7 @@ static uint16_t identify(struct model *m, const struct nvme_sqe *sqe)
 		id->lbaf[1].ms = ns->metadata;
 		id->noiob = ns->noiob;
 		id->nsattr = ns->readonly;
+		id->nguid[0] = ns->nguid;
 		break;
 	default:
 		return DNR(NVME_SC_INVALID_FIELD);
@@ -243,19 +318,15 @@ static uint16_t log_page(struct model *m, const struct nvme_sqe *sqe)
 {
 	static uint8_t page[DMA_PAGE_SIZE];
 	uint32_t len = ((sqe->cdw10 >> 16 & 0xfff) + 1) * 4;
-	struct nvme_smart_log *smart = (void *)page;
-	struct nvme_error_log *error = (void *)page;
 	struct nvme_firmware_log *firmware = (void *)page;
 
 	memset(page, 0, sizeof(page));
 	switch (sqe->cdw10 & 0xff) {
 	case NVME_LOG_SMART:
-		smart->temperature[0] = 310 & 0xff;
-		smart->temperature[1] = 310 >> 8;
-		smart->available_spare = 99;
+		memcpy(page, &m->smart, sizeof(m->smart));
 		break;
 	case NVME_LOG_ERRORS:
-		error->count = 17;
+		memcpy(page, m->errors, sizeof(m->errors));
 		break;
 	case NVME_LOG_FIRMWARE:
 		firmware->afi = 1;
@@ -351,6 +422,18 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 	case NVME_ADMIN_SET_FEATURES:
 		if (sqe->cdw10 == NVME_FEATURE_NUM_QUEUES)
 			result = (m->io_queues - 1) << 16 | (m->io_queues - 1);
+		if (sqe->cdw10 == NVME_FEATURE_HOST_BEHAVIOR) {
+			struct nvme_host_behavior behavior;
+
+			transfer(m, sqe, (uint8_t *)&behavior, sizeof(behavior), false);
+			m->acre = behavior.acre;
+		}
+		break;
+	case NVME_ADMIN_GET_FEATURES:
+		if (sqe->cdw10 == NVME_FEATURE_WRITE_CACHE && m->id.vwc)
+			result = m->cache_on;
+		else
+			status = DNR(NVME_SC_INVALID_FIELD);
 		break;
 	case NVME_ADMIN_ASYNC_EVENT:
 		if (m->event_cids_len > m->id.aerl || m->event_cids_len == MODEL_EVENTS) {
@@ -384,6 +467,36 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 
 /* I/O commands */
 
+static uint16_t manage_data(struct model *m, const struct nvme_sqe *sqe,
+			    const struct model_namespace *ns)
+{
+	struct nvme_dsm_range ranges[NVME_DSM_RANGES_MAX];
+	uint32_t n = (sqe->cdw10 & 0xff) + 1;
+	uint64_t total = 0;
+
+	if (sqe->cdw10 >> 8 || !(sqe->cdw11 & NVME_DSM_DEALLOCATE)) {
+		violate(m, "DSM other than to deallocate");
+		return DNR(NVME_SC_INVALID_FIELD);
+	}
+	if (!transfer(m, sqe, (uint8_t *)ranges, n * (uint32_t)sizeof(*ranges), false))
+		return DNR(NVME_SC_DATA_TRANSFER_ERROR);
+	m->ranges += n;
+	for (uint32_t i = 0; i < n; i++) {
+		const struct nvme_dsm_range *range = &ranges[i];
+
+		if (range->lba > ns->blocks || range->blocks > ns->blocks - range->lba)
+			return DNR(NVME_SC_LBA_RANGE);
+		if (m->id_nvm.dmrsl && range->blocks > m->id_nvm.dmrsl)
+			violate(m, "DSM of %u blocks in a range", range->blocks);
+		total += range->blocks;
+		memset(ns->data + range->lba * ns->block_size, 0,
+		       (size_t)range->blocks * ns->block_size);
+	}
+	if ((m->id_nvm.dmrl && n > m->id_nvm.dmrl) || (m->id_nvm.dmsl && total > m->id_nvm.dmsl))
+		violate(m, "DSM of %u ranges, %lu blocks", n, (unsigned long)total);
+	return 0;
+}
+
 static uint16_t do_io(struct model *m, const struct nvme_sqe *sqe)
 {
 	uint64_t lba = sqe->cdw10 | (uint64_t)sqe->cdw11 << 32;
@@ -397,25 +510,16 @@ static uint16_t do_io(struct model *m, const struct nvme_sqe *sqe)
 		return DNR(NVME_SC_INVALID_NAMESPACE);
 	ns = &m->ns[sqe->nsid - 1];
 	bs = ns->block_size;
-	if (sqe->opcode == NVME_CMD_DSM) {
-		struct nvme_dsm_range range;
-
-		if (sqe->cdw10 & 0xff || !(sqe->cdw11 & NVME_DSM_DEALLOCATE)) {
-			violate(m, "DSM with other than one range to deallocate");
-			return DNR(NVME_SC_INVALID_FIELD);
-		}
-		if (!transfer(m, sqe, (uint8_t *)&range, sizeof(range), false))
-			return DNR(NVME_SC_DATA_TRANSFER_ERROR);
-		if (range.lba > ns->blocks || range.blocks > ns->blocks - range.lba)
-			return DNR(NVME_SC_LBA_RANGE);
-		memset(ns->data + range.lba * bs, 0, (size_t)range.blocks * bs);
-		return 0;
-	}
+	if (sqe->opcode == NVME_CMD_DSM)
+		return manage_data(m, sqe, ns);
 	if (lba > ns->blocks || blocks > ns->blocks - lba)
 		return DNR(NVME_SC_LBA_RANGE);
 	data = ns->data + lba * bs;
 	switch (sqe->opcode) {
 	case NVME_CMD_WRITE_ZEROES:
+		if (m->id_nvm.wzsl && blocks * bs > (uint32_t)DMA_PAGE_SIZE << m->id_nvm.wzsl)
+			violate(m, "zeroes for %u blocks", blocks);
+		m->deallocated += !!(sqe->cdw12 & NVME_ZEROES_DEALLOCATE);
 		memset(data, 0, (size_t)blocks * bs);
 		return 0;
 	case NVME_CMD_WRITE:
@@ -507,6 +611,8 @@ static bool carry_out(struct model *m, struct model_pending *p)
 		complete(m, p->qid, &p->sqe, NVME_SC_ABORT_REQUESTED, 0);
 		return true;
 	case FAULT_STATUS:
+		if (NVME_STATUS_CRD(p->status) && !m->acre)
+			violate(m, "a retry delay that the host does not know of");
 		p->used = false;
 		complete(m, p->qid, &p->sqe, p->status, 0);
 		return true;
@@ -539,14 +645,12 @@ static bool read_doorbell(struct model *m, struct model_queue *q, unsigned qid, 
 			  uint32_t *out)
 {
 	size_t offset = doorbell(m, qid, cq);
-	uint32_t value = get32(m, NVME_REG_DOORBELLS + offset);
+	uint32_t value = take32(m, NVME_REG_DOORBELLS + offset, UNTOUCHED);
 	const uint32_t *shadow;
 	uint32_t *event;
 
-	if (value != UNTOUCHED) {
-		set32(m, NVME_REG_DOORBELLS + offset, UNTOUCHED);
+	if (value != UNTOUCHED)
 		q->awake = true;
-	}
 	if (!q->exists) {
 		if (value != UNTOUCHED)
 			violate(m, "a doorbell of queue %u, which is not there", qid);
@@ -570,10 +674,11 @@ static bool read_doorbell(struct model *m, struct model_queue *q, unsigned qid, 
 		event = reach(m, m->event + offset, 4, "event index");
 		if (!shadow || !event)
 			return false;
-		value = *shadow;
-		if (*event == value)
+		value = __atomic_load_n(shadow, __ATOMIC_SEQ_CST);
+		if (*event == value || m->deaf)
 			q->awake = false;
-		*event = value;
+		/* One that is deaf sleeps with an event that it has long been past. */
+		__atomic_store_n(event, m->deaf ? value + 1000 : value, __ATOMIC_SEQ_CST);
 	}
 	if (value >= q->entries) {
 		violate(m, "doorbell %u of queue %u", value, qid);
@@ -587,7 +692,7 @@ static bool run_queues(struct model *m)
 {
 	bool did = false;
 
-	for (unsigned qid = 0; qid <= MODEL_QUEUES; qid++) {
+	for (unsigned qid = 0; qid <= m->io_queues; qid++) {
 		struct model_queue *sq = &m->sqs[qid], *cq = &m->cqs[qid];
 
 		read_doorbell(m, cq, qid, true, &cq->head);
@@ -619,6 +724,7 @@ static void forget(struct model *m)
 	memset(m->sqs, 0, sizeof(m->sqs));
 	memset(m->cqs, 0, sizeof(m->cqs));
 	memset(m->pending, 0, sizeof(m->pending));
+	m->acre = false;
 	m->shadow = 0;
 	m->event = 0;
 	m->event_cids_len = 0;
@@ -647,7 +753,8 @@ bool model_step(struct model *m)
 	bool did = false;
 
 	if (m->removed) {
-		memset(m->bar, 0xff, sizeof(m->bar));
+		for (size_t at = 0; at < sizeof(m->bar); at += 4)
+			set32(m, at, UINT32_MAX);
 		return false;
 	}
 	cc = get32(m, NVME_REG_CC);
@@ -747,16 +854,23 @@ void model_init(struct model *m, struct dma_double *mem, uint32_t block_size, ui
 	m->id.sqes = 0x66;
 	m->id.cqes = 0x44;
 	m->id.nn = 4;
-	m->id.oncs = NVME_ONCS_DSM;
+	m->id.oncs = NVME_ONCS_DSM | NVME_ONCS_ZEROES;
 	m->id.vwc = NVME_VWC_PRESENT;
-	m->io_queues = MODEL_QUEUES;
+	m->io_queues = 8;
 	m->ns[0] = (struct model_namespace){.block_size = block_size, .blocks = blocks};
+	m->cache_on = true;
+	m->smart.temperature[0] = 310 & 0xff;
+	m->smart.temperature[1] = 310 >> 8;
+	m->smart.available_spare = 99;
+	m->errors[0].count = 17;
 	m->random = 1;
+	pthread_mutex_init(&m->lock, NULL);
 	model_power_on(m);
 }
 
 void model_fini(struct model *m)
 {
+	pthread_mutex_destroy(&m->lock);
 	for (unsigned i = 0; i < 4; i++)
 		free(m->ns[i].data);
 }

@@ -3,7 +3,8 @@
  * A model of an NVMe controller in memory, for tests.
  *
  * Its registers are plain memory that the driver writes and that the model looks at when it is
- * stepped; it has no thread, so a test plays the same each time.  It carries out commands late
+ * stepped; it has no thread of its own, so a test plays the same each time, unless it steps the
+ * model on one.  It carries out commands late
  * and, if asked, in any order, and moves data only then, so that memory given back too early is
  * found out.  It touches memory by bus address only, through the double of the provider, and counts
  * as a violation whatever a real controller would punish or suffer from: an address that is no
@@ -16,7 +17,7 @@
 #include "dma_double.h"
 #include "nvme/controller.h"
 
-enum { MODEL_QUEUES = 8, MODEL_PENDING = 256, MODEL_FAULTS = 4, MODEL_EVENTS = 4 };
+enum { MODEL_QUEUES = 72, MODEL_PENDING = 256, MODEL_FAULTS = 4, MODEL_EVENTS = 4 };
 
 enum model_fault_kind {
 	FAULT_NONE,
@@ -45,6 +46,7 @@ struct model_namespace {
 	uint16_t noiob;
 	uint16_t metadata;
 	bool readonly;
+	uint8_t nguid; /* its first byte */
 	uint8_t *data;
 };
 
@@ -79,6 +81,10 @@ struct model {
 	uint64_t cap;
 	uint32_t version;
 	struct nvme_id_ctrl id;
+	struct nvme_id_ctrl_nvm id_nvm; /* told if cap has NVME_CAP_CSS_SETS */
+	bool cache_on;
+	struct nvme_smart_log smart;
+	struct nvme_error_log errors[64];
 	unsigned io_queues; /* that it allows */
 	struct model_namespace ns[4];
 
@@ -95,6 +101,7 @@ struct model {
 	uint16_t stuck_sq;    /* takes nothing from this submission queue; 0: none */
 	unsigned ready_delay; /* steps from EN to RDY, either way */
 	bool shuffle;         /* commands take random times */
+	bool deaf;            /* misses what shadow doorbells say while it is at rest */
 
 	/* What it has seen. */
 	unsigned violations;
@@ -104,8 +111,17 @@ struct model {
 	unsigned shutdowns;
 	uint32_t largest; /* bytes of a command */
 	unsigned dma_after_cut;
+	unsigned sgls;        /* commands with one */
+	unsigned ranges;      /* of all DSM commands */
+	unsigned deallocated; /* Write Zeroes that allowed it */
+	bool acre;            /* the host knows retry delays */
 	unsigned closed;
 
+	/*
+	 * Of configuration space. Who lets the model run on a thread of its own takes it for a step
+	 * and for changes.
+	 */
+	pthread_mutex_t lock;
 	/* private */
 	uint32_t cc;
 	unsigned countdown;

@@ -6,42 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "nvme/bdev_nvme.h"
-#include "stage.h"
-
-static struct stage *s;
-static struct bdev *b;
-static struct bdev_channel *ch;
-
-enum { IOS = 256, IOVS = 24 };
-
-struct test_io {
-	struct bdev_io io;
-	struct iovec iov[IOVS];
-	unsigned over;
-};
-
-static struct test_io ios[IOS];
-
-static void io_over(struct bdev_io *io)
-{
-	container_of(io, struct test_io, io)->over++;
-}
-
-static void open_stage(uint32_t block_size, void (*change)(struct model *m))
-{
-	struct err err;
-
-	s = stage_create(block_size);
-	if (change)
-		change(&s->model);
-	model_power_on(&s->model);
-	stage_start(s);
-	assert_int_equal(s->rc, 0);
-	assert_int_equal(bdev_nvme_create("n", s->ctrl, 1, &b, &err), 0);
-	assert_int_equal(bdev_channel_open(b, s->reactors[0], &ch), 0);
-	memset(ios, 0, sizeof(ios));
-}
+#include "ios.h"
 
 static int setup(void **state)
 {
@@ -51,88 +16,44 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	for (int i = 0; i < IOS; i++)
-		assert_true(ios[i].over <= 1);
-	if (ch)
-		bdev_channel_close(ch);
-	ch = NULL;
-	bdev_delete_all();
-	stage_destroy(s);
+	close_stage();
 	return 0;
-}
-
-static struct bdev_io *prepare(unsigned i, enum bdev_op op, uint64_t offset, void *data,
-			       uint64_t len)
-{
-	ios[i] = (struct test_io){.io = {.op = op,
-					 .offset = offset,
-					 .len = len,
-					 .iov = ios[i].iov,
-					 .iovcnt = 1,
-					 .done = io_over,
-					 .result = 1},
-				  .iov = {{data, len}}};
-	return &ios[i].io;
-}
-
-static void submit(unsigned i, enum bdev_op op, uint64_t offset, void *data, uint64_t len)
-{
-	bdev_submit(ch, prepare(i, op, offset, data, len));
-}
-
-static int wait_for(unsigned i)
-{
-	stage_until(s, 300 * NSEC_PER_SEC, ios[i].over);
-	return ios[i].io.result;
-}
-
-static int do_io(enum bdev_op op, uint64_t offset, void *data, uint64_t len)
-{
-	submit(0, op, offset, data, len);
-	return wait_for(0);
-}
-
-static void add_fault(enum model_fault_kind kind, uint8_t opcode, unsigned times, uint16_t status)
-{
-	model_add_fault(&s->model,
-			&(struct model_fault){
-				.kind = kind, .opcode = opcode, .times = times, .status = status});
 }
 
 /* Data */
 
-static void small_transfers(struct model *m)
+static void small_transfers(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->id.mdts = 1;
 	m->shuffle = true;
 }
 
-static void boundaries(struct model *m)
+static void boundaries(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->ns[0].noiob = 16;
 	m->shuffle = true;
 	m->id.oacs = NVME_OACS_DBBUF;
 }
 
-static void large_transfers(struct model *m)
+static void large_transfers(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->id.mdts = 0;
 	m->cap |= 2ULL << 32;
 	m->shuffle = true;
 }
 
-static void two_entries(struct model *m)
+static void two_entries(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->cap = (m->cap & ~0xffffULL) | 1;
 	m->id.oacs = NVME_OACS_DBBUF;
-}
-
-static uint32_t seed;
-
-static uint32_t random_below(uint32_t n)
-{
-	seed = seed * 1664525 + 1013904223;
-	return (seed >> 8) % n;
 }
 
 /*
@@ -210,13 +131,13 @@ static void check_data(struct bdev *dev)
 
 static void test_data(void **state)
 {
-	static void (*const changes[])(struct model * m) = {NULL, small_transfers, boundaries,
-							    large_transfers, two_entries};
+	static void (*const changes[])(struct stage *) = {NULL, small_transfers, boundaries,
+							  large_transfers, two_entries};
 
 	for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
 		for (uint32_t bs = 512; bs <= 4096; bs *= 8) {
 			open_stage(bs, changes[i]);
-			seed = bs + (uint32_t)i;
+			random_seed(bs + (uint32_t)i);
 			check_data(b);
 			assert_int_equal(s->model.resets, 1);
 			teardown(state);
@@ -224,7 +145,7 @@ static void test_data(void **state)
 	}
 	/* And blocks of 4 KiB seen as sectors. */
 	open_stage(4096, boundaries);
-	seed = 7;
+	random_seed(7);
 	check_data(bdev_sectors(b));
 	teardown(state);
 }
@@ -293,8 +214,10 @@ static void test_efficient(void **state)
 	dma_free(&s->mem.dma, &mem);
 }
 
-static void no_cache(struct model *m)
+static void no_cache(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->id.vwc = 0;
 	m->id.oncs = 0;
 }
@@ -561,8 +484,10 @@ static void test_reset_under_load(void **state)
 	assert_int_equal(s->model.resets, 13);
 }
 
-static void shadow_doorbells(struct model *m)
+static void shadow_doorbells(struct stage *stage)
 {
+	struct model *m = &stage->model;
+
 	m->id.oacs = NVME_OACS_DBBUF;
 }
 
