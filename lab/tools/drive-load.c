@@ -16,6 +16,7 @@
 
 static const char usage[] =
 	"usage: drive-load [OPTION]... ADDRESS COMMAND\n"
+	"       drive-load [OPTION]... --read-to|--write-from BUS ADDRESS\n"
 	"  info      what the drive is\n"
 	"  verify    writes and reads of all shapes, each read compared\n"
 	"  bench     random requests as fast as they go; prints a line of JSON\n"
@@ -32,6 +33,9 @@ static const char usage[] =
 	"  --seed N             of random numbers (default 1)\n"
 	"  --sharing copy|dma|persistent  by blkif, from a frontend in this process\n"
 	"  --iov                bench names memory by virtual addresses, not by those on the bus\n"
+	"  --read-to BUS        has the drive write its first 4 KiB to this address on the bus\n"
+	"                       (hexadecimal, or unmapped: a page's that it reached until now)\n"
+	"  --write-from BUS     has it write there what it finds at this address on the bus\n"
 	"  --debug              says more\n";
 
 #define VERIFY_REGION (32ULL << 20)
@@ -40,6 +44,8 @@ struct options {
 	struct load_options load;
 	struct rig_options rig;
 	uint32_t nsid;
+	const char *read_to;
+	const char *write_from;
 };
 
 static uint64_t number(const char *name, const char *text, uint64_t max)
@@ -77,6 +83,8 @@ static void parse(int argc, char **argv, struct options *opts)
 		{"seed", required_argument, NULL, 'S'},
 		{"sharing", required_argument, NULL, 'h'},
 		{"iov", no_argument, NULL, 'v'},
+		{"read-to", required_argument, NULL, 't'},
+		{"write-from", required_argument, NULL, 'f'},
 		{"debug", no_argument, NULL, 'D'},
 		{0},
 	};
@@ -124,6 +132,12 @@ static void parse(int argc, char **argv, struct options *opts)
 				die("--sharing %s: must be copy, dma or persistent", optarg);
 			load->sharing = optarg;
 			break;
+		case 't':
+			opts->read_to = optarg;
+			break;
+		case 'f':
+			opts->write_from = optarg;
+			break;
 		case 'v':
 			load->iov = true;
 			break;
@@ -135,7 +149,7 @@ static void parse(int argc, char **argv, struct options *opts)
 			exit(2);
 		}
 	}
-	if (argc - optind != 2) {
+	if (argc - optind != (opts->read_to || opts->write_from ? 1 : 2)) {
 		fputs(usage, stderr);
 		exit(2);
 	}
@@ -166,6 +180,44 @@ static void info(struct rig *rig)
 	puts("]}");
 }
 
+static void reach(struct rig *rig, const struct options *opts)
+{
+	const char *text = opts->read_to ? opts->read_to : opts->write_from;
+	enum bdev_op op = opts->read_to ? BDEV_READ : BDEV_WRITE;
+	char *end;
+	uint64_t bus = strtoull(text, &end, 16);
+
+	if (!strcmp(text, "unmapped"))
+		reach_unmapped(rig, op);
+	else if (end == text || *end || bus % DMA_PAGE_SIZE)
+		die("%s: must be \"unmapped\", or a page's address in hexadecimal", text);
+	else
+		reach_address(rig, op, bus);
+}
+
+static void run(struct rig *rig, const struct options *opts, const char *command)
+{
+	struct load_options load = opts->load;
+
+	if (command && !strcmp(command, "info")) {
+		info(rig);
+		return;
+	}
+	rig_open_bdev(rig, opts->nsid);
+	if (!load.region)
+		load.region = command && !strcmp(command, "verify") ? VERIFY_REGION : UINT64_MAX;
+	if (load.region > bdev_get_size(rig->bdev))
+		load.region = bdev_get_size(rig->bdev);
+	if (!command)
+		reach(rig, opts);
+	else if (!strcmp(command, "bench"))
+		(load.sharing ? front_bench : bench)(rig, &load);
+	else if (!strcmp(command, "verify"))
+		(load.sharing ? front_verify : verify)(rig, &load);
+	else
+		die("no command \"%s\" (info, verify and bench are known)", command);
+}
+
 int main(int argc, char **argv)
 {
 	struct options opts = {
@@ -178,36 +230,12 @@ int main(int argc, char **argv)
 		.rig = {.workers = 1, .memory_pages = 16384},
 		.nsid = 1,
 	};
-	const char *command;
 	struct rig rig;
 
 	log_set_level(LOG_LEVEL_WARNING);
 	parse(argc, argv, &opts);
-	command = argv[optind + 1];
 	rig_open(&rig, argv[optind], &opts.rig);
-	if (!strcmp(command, "info")) {
-		info(&rig);
-	} else if (!strcmp(command, "bench")) {
-		rig_open_bdev(&rig, opts.nsid);
-		if (!opts.load.region)
-			opts.load.region = bdev_get_size(rig.bdev);
-		if (opts.load.sharing)
-			front_bench(&rig, &opts.load);
-		else
-			bench(&rig, &opts.load);
-	} else if (!strcmp(command, "verify")) {
-		rig_open_bdev(&rig, opts.nsid);
-		if (!opts.load.region)
-			opts.load.region = VERIFY_REGION;
-		if (opts.load.region > bdev_get_size(rig.bdev))
-			opts.load.region = bdev_get_size(rig.bdev);
-		if (opts.load.sharing)
-			front_verify(&rig, &opts.load);
-		else
-			verify(&rig, &opts.load);
-	} else {
-		die("no command \"%s\"", command);
-	}
+	run(&rig, &opts, argv[optind + 1]);
 	rig_close(&rig);
 	return 0;
 }

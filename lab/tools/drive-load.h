@@ -28,6 +28,14 @@ void verify(struct rig *rig, const struct load_options *opts);
 void front_verify(struct rig *rig, const struct load_options *opts);
 void front_bench(struct rig *rig, const struct load_options *opts);
 
+/*
+ * Has the drive write a page to the bus address (by a READ of its first blocks), or read one from
+ * there (by a WRITE), and prints what it says to that.
+ */
+void reach_address(struct rig *rig, enum bdev_op op, uint64_t bus);
+/* The same with a page that the drive reached until now; and prints whether it did once more. */
+void reach_unmapped(struct rig *rig, enum bdev_op op);
+
 void save_image(const char *path, const unsigned char *image, size_t len);
 /* Prints bench's line; @how says by which way. */
 void report_bench(const struct load_options *opts, const char *how, uint64_t requests, uint64_t ns,

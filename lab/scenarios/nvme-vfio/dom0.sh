@@ -65,6 +65,22 @@ for sharing in copy dma persistent; do
 	same_as_image
 done
 
+step "the IOMMU against the drive"
+must take "$data"
+dmesg -c >"$logs/kernel.log"
+must drive-load --read-to 1234567000 "$data"
+dmesg | grep -q "DMAR: .DMA Write.* fault addr 0x1234567000" ||
+	fail "nothing stopped the drive at an address that was never mapped"
+story "the kernel's log: $(dmesg | grep -m1 -o "DMAR: .DMA.*")"
+# The emulated IOMMU tells of some faults only; these pages tell by themselves.
+for option in --read-to --write-from; do
+	drive-load "$option" unmapped "$data" >/run/reached || fail "drive-load has failed"
+	[ "$(jq .reached /run/reached)" = false ] ||
+		fail "the drive has reached a page that was no longer its own: $(cat /run/reached)"
+	story "$option a page that was just unmapped: $(cat /run/reached)"
+done
+must give_back "$data"
+
 step "the driver alone, on a drive that takes no time"
 for depth in 1 32; do
 	drive-load --depth "$depth" "$nothing" bench >/run/bench || fail "drive-load has failed"
