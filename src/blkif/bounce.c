@@ -67,10 +67,23 @@ static int grow(struct blkif_bounce *b, size_t pages, struct err *err)
 	return rc ? err_set(err, rc, "no memory for %zu bounce pages", pages) : 0;
 }
 
+/* By how many pages the shared ones may become more. */
+static size_t room_to_share(const struct blkif_bounce *b)
+{
+	size_t room = b->shared_max - b->shared, left;
+
+	if (!b->dma)
+		return room;
+	/* Half of the device memory is for those who cannot do without: queues and drives. */
+	left = dma_count_left(b->dma);
+	left -= left < b->dma->window / 2 ? left : b->dma->window / 2;
+	return left < room ? left : room;
+}
+
 /* More to share, @missing pages at least, as far as there may be. */
 static bool grow_shared(struct blkif_bounce *b, size_t missing)
 {
-	size_t left = b->shared_max - b->shared;
+	size_t left = room_to_share(b);
 	size_t step = missing > DEVICE_STEP ? missing : DEVICE_STEP;
 	uint64_t now_ns;
 	struct err err;
@@ -172,6 +185,25 @@ static size_t beyond(const struct blkif_queue *q, size_t held)
 	return held > q->reserve ? held - q->reserve : 0;
 }
 
+/* @more pages for reserves: new ones, or else such as were shared and are free now. */
+static int grow_reserve(struct blkif_bounce *b, size_t more, struct err *err)
+{
+	size_t spare = b->pages.free - b->unfilled - (b->reserve_max - b->reserved);
+	int rc = grow(b, more, err);
+
+	if (spare > b->shared)
+		spare = b->shared;
+	if (spare > more)
+		spare = more;
+	if (rc && spare) {
+		rc = more > spare ? grow(b, more - spare, err) : 0;
+		b->shared -= rc ? 0 : spare;
+	}
+	if (!rc)
+		b->reserve_max += more;
+	return rc;
+}
+
 int blkif_bounce_join(struct blkif_bounces *all, struct blkif_queue *q)
 {
 	struct blkif_bounce *b = find(all, q->opts.bdev->dma);
@@ -183,14 +215,13 @@ int blkif_bounce_join(struct blkif_bounces *all, struct blkif_queue *q)
 		return -ENOMEM;
 	if (b->reserved + q->reserve > b->reserve_max) {
 		more = b->reserved + q->reserve - b->reserve_max;
-		rc = grow(b, more, &err);
+		rc = grow_reserve(b, more, &err);
 		if (rc) {
 			log_limited(q->opts.log_limit, LOG_LEVEL_ERROR,
 				    "%s: %zu bounce pages cannot be had: %s", q->label, more,
 				    err.text);
 			return rc;
 		}
-		b->reserve_max += more;
 	}
 	b->reserved += q->reserve;
 	b->unfilled += q->reserve;

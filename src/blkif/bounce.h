@@ -11,7 +11,9 @@
  *
  * Anonymous memory costs nothing until it is touched, so all that is shared is there from the
  * beginning.  Device memory is scarce and paid for when it is got: its pool grows in steps, when
- * requests want more than there is, and shrinks only when the engine ends.
+ * requests want more than there is, and shrinks only when the engine ends.  Lest busy guests keep
+ * others' disks from starting, what is shared grows only until half of all device memory is left,
+ * and what nobody uses of it becomes a new queue's reserve when there is nothing else.
  */
 #ifndef SLUICE_BLKIF_BOUNCE_H
 #define SLUICE_BLKIF_BOUNCE_H

@@ -75,8 +75,10 @@ int dma_alloc(struct dma *d, size_t pages, bool contiguous, struct dma_memory *m
 		if (!rc)
 			found = find(d, pages, contiguous, &first);
 	}
-	if (found)
+	if (found) {
 		memset(&d->used[first], true, pages);
+		__atomic_add_fetch(&d->nr_used, pages, __ATOMIC_RELAXED);
+	}
 	pthread_mutex_unlock(&d->lock);
 	if (rc)
 		return rc;
@@ -98,6 +100,7 @@ void dma_free(struct dma *d, struct dma_memory *mem)
 		return;
 	pthread_mutex_lock(&d->lock);
 	memset(&d->used[mem->bus - d->bus], false, mem->pages);
+	__atomic_sub_fetch(&d->nr_used, mem->pages, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&d->lock);
 	*mem = (struct dma_memory){0};
 }

@@ -56,6 +56,7 @@ struct dma {
 	size_t pages;  /* of these, filled: the first ones */
 	uint64_t *bus; /* of each filled page */
 	bool *used;
+	size_t nr_used; /* of the filled ones */
 	pthread_mutex_t lock;
 };
 
@@ -94,6 +95,12 @@ int dma_alloc(struct dma *d, size_t pages, bool contiguous, struct dma_memory *m
 	      struct err *err);
 /* Gives them back; nothing happens if there are none. No device may still use them. */
 void dma_free(struct dma *d, struct dma_memory *mem);
+
+/* Pages that could be handed out yet if the system has them, now. From any thread. */
+static inline size_t dma_count_left(const struct dma *d)
+{
+	return d->window - __atomic_load_n(&d->nr_used, __ATOMIC_RELAXED);
+}
 
 /* The bus address of the byte at @virt; DMA_NO_BUS if that is no memory of @d. From any thread. */
 static inline uint64_t dma_translate(const struct dma *d, const void *virt)

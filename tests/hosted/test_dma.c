@@ -624,8 +624,8 @@ static void short_of_device_memory_it_gets_slower(void **state)
 {
 	struct trial t[30];
 
-	/* The reserve of one queue and a little more. */
-	host_limit_dma(&world.host, 258 + 20);
+	/* The reserve of one queue and a little more than the half that is not shared. */
+	host_limit_dma(&world.host, 2 * (258 + 20));
 	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
 			   &(struct guest_opts){0});
 	held_hold(world.disk);
