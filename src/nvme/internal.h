@@ -144,7 +144,7 @@ struct nvme_ctrl {
  */
 static inline volatile uint32_t *nvme_reg(const struct nvme_pci *pci, size_t offset)
 {
-	return (volatile uint32_t *)((volatile char *)pci->bar + offset);
+	return (volatile uint32_t *)(volatile void *)((volatile char *)pci->bar + offset);
 }
 
 static inline uint32_t nvme_reg_read(const struct nvme_pci *pci, size_t offset)
