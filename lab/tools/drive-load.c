@@ -34,7 +34,8 @@ static const char usage[] =
 	"  --sharing copy|dma|persistent  by blkif, from a frontend in this process\n"
 	"  --iov                bench names memory by virtual addresses, not by those on the bus\n"
 	"  --read-to BUS        has the drive write its first 4 KiB to this address on the bus\n"
-	"                       (hexadecimal, or unmapped: a page's that it reached until now)\n"
+	"                       (hexadecimal; unmapped: a page's that it reached until now;\n"
+	"                       DOMID:REF: a guest's page that it reached until now)\n"
 	"  --write-from BUS     has it write there what it finds at this address on the bus\n"
 	"  --debug              says more\n";
 
@@ -184,15 +185,24 @@ static void reach(struct rig *rig, const struct options *opts)
 {
 	const char *text = opts->read_to ? opts->read_to : opts->write_from;
 	enum bdev_op op = opts->read_to ? BDEV_READ : BDEV_WRITE;
+	const char *colon = strchr(text, ':');
 	char *end;
 	uint64_t bus = strtoull(text, &end, 16);
 
-	if (!strcmp(text, "unmapped"))
+	if (!strcmp(text, "unmapped")) {
 		reach_unmapped(rig, op);
-	else if (end == text || *end || bus % DMA_PAGE_SIZE)
-		die("%s: must be \"unmapped\", or a page's address in hexadecimal", text);
-	else
+	} else if (colon) {
+		char domid[8];
+
+		snprintf(domid, sizeof(domid), "%.*s", (int)(colon - text), text);
+		reach_guest(rig, op, (uint16_t)number("guest", domid, UINT16_MAX),
+			    (uint32_t)number("page", colon + 1, UINT32_MAX));
+	} else if (end == text || *end || bus % DMA_PAGE_SIZE) {
+		die("%s: must be \"unmapped\", DOMID:REF, or a page's address in hexadecimal",
+		    text);
+	} else {
 		reach_address(rig, op, bus);
+	}
 }
 
 static void run(struct rig *rig, const struct options *opts, const char *command)

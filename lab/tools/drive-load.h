@@ -35,6 +35,8 @@ void front_bench(struct rig *rig, const struct load_options *opts);
 void reach_address(struct rig *rig, enum bdev_op op, uint64_t bus);
 /* The same with a page that the drive reached until now; and prints whether it did once more. */
 void reach_unmapped(struct rig *rig, enum bdev_op op);
+/* The same with a page of a guest's, which is mapped for the drive for a moment (PV dom0). */
+void reach_guest(struct rig *rig, enum bdev_op op, uint16_t domid, uint32_t ref);
 
 void save_image(const char *path, const unsigned char *image, size_t len);
 /* Prints bench's line; @how says by which way. */

@@ -4,17 +4,17 @@
  *
  * The controller's answer says little (QEMU's reports success for a DMA that went nowhere), and the
  * log of whoever has the IOMMU may leave out one fault of several.  But a page that the drive
- * reached until a moment ago can be kept: then it tells by itself what became of it.
+ * reached until a moment ago can be looked at: it tells by itself what became of it.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <xengnttab.h>
 
 #include "dma/vfio.h"
 #include "drive-load.h"
 #include "grant/device.h"
-#include "grant/self.h"
 
 enum { SECRET = 0x5a, ON_DRIVE = 0xc3 };
 
@@ -54,11 +54,6 @@ static int command(struct rig *rig, enum bdev_op op, uint64_t bus)
 	return r.io.result;
 }
 
-static bool is_all(const unsigned char *page, unsigned char byte)
-{
-	return page[0] == byte && !memcmp(page, page + 1, DMA_PAGE_SIZE - 1);
-}
-
 static void begin_line(uint64_t bus, enum bdev_op op, int result)
 {
 	printf("{\"bus\":\"%#llx\",\"command\":\"%s\",\"result\":\"%s\"", (unsigned long long)bus,
@@ -71,72 +66,110 @@ void reach_address(struct rig *rig, enum bdev_op op, uint64_t bus)
 	puts("}");
 }
 
-/* A page that the drive reached for a while; returns its address on the bus. */
-static void *lend_by_vfio(struct rig *rig, uint64_t *bus)
-{
-	void *page = aligned_alloc(DMA_PAGE_SIZE, DMA_PAGE_SIZE);
-	struct err err;
+/* A page that is lent to the drive for a moment: ours, or (PV dom0) a guest's. */
+struct page {
+	unsigned char *own;
+	uint16_t domid;
+	uint32_t ref;
+};
 
-	if (!page)
-		die("no memory left");
-	if (dma_vfio_map(rig->dma, page, 1, bus, &err))
-		die("%s", err.text);
-	dma_vfio_unmap(rig->dma, *bus, 1);
-	return page;
-}
-
-static void *lend_by_grant(struct rig *rig, uint64_t *bus)
+/* Maps it for the drive, and ends that; returns the address that the drive had for it. */
+static uint64_t lend(struct rig *rig, const struct page *page)
 {
-	xengntshr_handle *share = xengntshr_open(NULL, 0);
 	struct grant_device *device;
-	uint32_t ref, handle;
-	uint16_t self;
+	uint32_t handle;
 	struct err err;
-	void *page;
+	uint64_t bus;
 
-	if (!share || grant_self_get_domid(&self, &err) ||
-	    grant_device_create(rig->ledger, &device, &err))
-		die("no way to grant pages to ourselves");
-	/* Shared until the end of the process. */
-	page = xengntshr_share_pages(share, self, 1, &ref, 1);
-	if (!page)
-		die("no page to grant");
-	grant_device_map(device, self, ref, true, bus, &handle);
+	if (page->own) {
+		if (dma_vfio_map(rig->dma, page->own, 1, &bus, &err))
+			die("%s", err.text);
+		dma_vfio_unmap(rig->dma, bus, 1);
+		return bus;
+	}
+	if (grant_device_create(rig->ledger, &device, &err))
+		die("%s", err.text);
+	grant_device_map(device, page->domid, page->ref, true, &bus, &handle);
 	grant_device_flush(device);
-	if (*bus == GRANT_NO_BUS)
-		die("the page is not mapped for devices");
-	grant_device_unmap(device, *bus, handle);
+	if (bus == GRANT_NO_BUS)
+		die("page %u of guest %u is not mapped for devices", page->ref, page->domid);
+	grant_device_unmap(device, bus, handle);
 	grant_device_flush(device);
 	grant_device_destroy(device);
-	return page;
+	return bus;
 }
 
-void reach_unmapped(struct rig *rig, enum bdev_op op)
+static void peek(const struct page *page, unsigned char *copy)
 {
-	struct dma_memory mem;
-	unsigned char *page, *own;
+	xengnttab_handle *map;
+	void *theirs;
+
+	if (page->own) {
+		memcpy(copy, page->own, DMA_PAGE_SIZE);
+		return;
+	}
+	map = xengnttab_open(NULL, 0);
+	theirs = map ? xengnttab_map_grant_ref(map, page->domid, page->ref, PROT_READ) : NULL;
+	if (!theirs)
+		die("guest %u has not granted page %u", page->domid, page->ref);
+	memcpy(copy, theirs, DMA_PAGE_SIZE);
+	xengnttab_unmap(map, theirs, 1);
+	xengnttab_close(map);
+}
+
+/*
+ * The drive holds something else than the page does before, so that either shows if it went to the
+ * other.
+ */
+static void reach_page(struct rig *rig, enum bdev_op op, const struct page *page)
+{
+	unsigned char before[DMA_PAGE_SIZE], after[DMA_PAGE_SIZE];
+	struct dma_memory own;
 	bool reached;
 	uint64_t bus;
 	int result;
 
-	rig_alloc(rig, 1, &mem);
-	own = mem.virt;
-	memset(own, ON_DRIVE, DMA_PAGE_SIZE);
-	if (command(rig, BDEV_WRITE, mem.bus[0]))
+	rig_alloc(rig, 1, &own);
+	memset(own.virt, ON_DRIVE, DMA_PAGE_SIZE);
+	if (command(rig, BDEV_WRITE, own.bus[0]))
 		die("the drive cannot be written to");
-	page = rig->granted ? lend_by_grant(rig, &bus) : lend_by_vfio(rig, &bus);
-	memset(page, SECRET, DMA_PAGE_SIZE);
+	peek(page, before);
+	if (before[0] != SECRET && !memcmp(before, before + 1, DMA_PAGE_SIZE - 1))
+		die("the page is empty: it could not tell");
+	bus = lend(rig, page);
 	result = command(rig, op, bus);
 	if (op == BDEV_READ) {
-		reached = !is_all(page, SECRET);
+		peek(page, after);
+		reached = memcmp(before, after, DMA_PAGE_SIZE);
 	} else {
-		if (command(rig, BDEV_READ, mem.bus[0]))
+		if (command(rig, BDEV_READ, own.bus[0]))
 			die("the drive cannot be read");
-		reached = memchr(own, SECRET, DMA_PAGE_SIZE) != NULL;
+		reached = !memcmp(before, own.virt, DMA_PAGE_SIZE);
 	}
 	begin_line(bus, op, result);
 	printf(",\"reached\":%s}\n", reached ? "true" : "false");
-	dma_free(rig->dma, &mem);
+	dma_free(rig->dma, &own);
+}
+
+void reach_unmapped(struct rig *rig, enum bdev_op op)
+{
+	struct page page = {.own = aligned_alloc(DMA_PAGE_SIZE, DMA_PAGE_SIZE)};
+
+	if (rig->granted)
+		die("a dom0's own pages are always within a drive's reach: name a guest's, "
+		    "DOMID:REF");
+	if (!page.own)
+		die("no memory left");
+	memset(page.own, SECRET, DMA_PAGE_SIZE);
+	reach_page(rig, op, &page);
+	free(page.own);
+}
+
+void reach_guest(struct rig *rig, enum bdev_op op, uint16_t domid, uint32_t ref)
+{
+	const struct page page = {.domid = domid, .ref = ref};
+
 	if (!rig->granted)
-		free(page);
+		die("there are no guests without Xen");
+	reach_page(rig, op, &page);
 }
