@@ -99,7 +99,7 @@ static void *reach(struct model *m, uint64_t bus, size_t len, const char *what)
 		m->dma_after_cut++;
 		return NULL;
 	}
-	at = dma_double_reach(m->mem, bus, len);
+	at = m->reach ? m->reach(bus) : dma_double_reach(m->mem, bus, len);
 	if (!at)
 		violate(m, "%s: %#lx, %zu bytes, is no memory of ours", what, (unsigned long)bus,
 			len);

@@ -74,6 +74,8 @@ struct model_pending {
 struct model {
 	struct nvme_pci pci;
 	struct dma_double *mem;
+	/* How it finds memory, in place of @mem, which is NULL then. */
+	void *(*reach)(uint64_t bus);
 	uint8_t config[256];
 	_Alignas(DMA_PAGE_SIZE) uint8_t bar[2 * DMA_PAGE_SIZE];
 

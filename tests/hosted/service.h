@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * service: the whole daemon, main to end, on a host of the double's, and its client: started,
+ * called, and ended as systemd would.
+ */
+#ifndef SLUICE_TEST_SERVICE_H
+#define SLUICE_TEST_SERVICE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "host.h"
+
+struct service {
+	struct host host;
+	char dir[64]; /* for files of the test's */
+	char name[32];
+	char sock[96], state[96], log[96], lock[96], ledger[96];
+};
+extern struct service service; /* there is but one */
+
+/* cmocka's fixtures. */
+int service_setup(void **state);
+int service_teardown(void **state);
+/* For main(): the daemon takes signals from a descriptor, and no other thread may die of them. */
+void service_block_signals(void);
+
+void service_start(void);
+/* As systemctl stop does. */
+void service_end(void);
+/* Runs a daemon that has to end at once with @status, after one line that says @words. */
+void service_ends_with(const char *const *extra, int status, const char *words);
+
+/* The result of a call of @method, with @params as JSON, that has to succeed. New reference. */
+json_t *service_result(const char *method, const char *params);
+/* A call that has to be refused with this code, and words in its one line. */
+void service_refuses(const char *method, const char *params, int code, const char *words);
+
+/* Runs `sluice @line`, which has to succeed, and returns what it printed; to be freed. */
+char *service_command(const char *line);
+/* The same, and it has to print @text, or not to; each run of blanks counts as one. */
+void service_prints(const char *line, const char *text, bool wanted);
+/* It has to fail, and to say @words in one line. */
+void service_fails(const char *line, const char *words);
+
+#endif
