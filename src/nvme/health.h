@@ -80,7 +80,7 @@ struct nvme_health_read {
 	struct nvme_ctrl *ctrl;
 	struct nvme_admin admin;
 	unsigned step;
-	uint32_t page[1024];
+	_Alignas(8) uint32_t page[1024];
 };
 
 /*
