@@ -25,6 +25,7 @@
 
 #include "base/clock.h"
 #include "base/list.h"
+#include "base/log.h"
 #include "base/parse.h"
 #include "grant/copy.h"
 #include "grant/device.h"
@@ -33,6 +34,7 @@
 
 enum {
 	STEP = 64,         /* pages that are added at least, if there is room */
+	OWN_SHARE = 2,     /* one of so many grants of the domain may be ours */
 	SEARCH = 8,        /* times what is wanted: how many pages a run is looked for in */
 	SAMPLE_PAGES = 32, /* of the larger sample: 128 KiB, an unmodified Linux guest's largest */
 	WARM_UPS = 5,
@@ -48,6 +50,7 @@ struct granted {
 	struct grant_device *device; /* belongs to who holds dma's lock */
 	xengntshr_handle *shr;
 	uint16_t self;
+	bool bounded;   /* by the domain's grants, to less than was asked for */
 	uint32_t *refs; /* of each page in the window */
 	uint32_t *handles;
 };
@@ -254,11 +257,11 @@ static int grow(struct dma *dma, size_t pages, bool contiguous, struct err *err)
 	int rc;
 
 	if (pages > room)
-		return err_set(
-			err, -ENOMEM,
-			"the device memory of this process, %zu MiB, is used up: raise it by "
-			"--device-memory-mib",
-			dma->window * DMA_PAGE_SIZE / (1024 * 1024));
+		return err_set(err, -ENOMEM,
+			       "the device memory of this process, %zu MiB, is used up: raise %s",
+			       dma->window * DMA_PAGE_SIZE / (1024 * 1024),
+			       g->bounded ? "gnttab_max_frames on Xen's command line"
+					  : "it by --device-memory-mib");
 	if (max < STEP)
 		max = STEP;
 	if (max > room)
@@ -289,12 +292,36 @@ static void close_all(struct granted *g)
 	free(g);
 }
 
+/*
+ * Linux does not bear to run out of grants: 6.1's gntalloc, refused once for want of them, was
+ * refused everything from then on. So a good part is left to others.
+ */
+static int bound(struct granted *g, size_t *max_pages, struct err *err)
+{
+	uint32_t grants;
+	int rc = grant_device_get_own_grants(g->device, &grants, err);
+
+	if (rc)
+		return rc;
+	g->bounded = *max_pages > grants / OWN_SHARE;
+	if (!g->bounded)
+		return 0;
+	*max_pages = grants / OWN_SHARE;
+	log_warning("device memory is bounded to %zu MiB, as this domain can grant no more than %u "
+		    "pages (gnttab_max_frames on Xen's command line)",
+		    *max_pages * DMA_PAGE_SIZE / (1024 * 1024), grants);
+	return 0;
+}
+
 static int open_all(struct granted *g, size_t max_pages, struct err *err)
 {
 	void *base;
 	int rc;
 
 	rc = grant_device_create(g->ledger, &g->device, err);
+	if (rc)
+		return rc;
+	rc = bound(g, &max_pages, err);
 	if (rc)
 		return rc;
 	rc = grant_self_get_domid(&g->self, err);

@@ -13,8 +13,8 @@
 struct grant_ledger;
 
 /*
- * At most @max_pages pages. Returns 0 and *@out, or a negative errno with the line in @err: a PVH
- * domain, no module xen-gntalloc, a limit.
+ * At most @max_pages pages, and half of those that the domain can grant. Returns 0 and *@out, or a
+ * negative errno with the line in @err: a PVH domain, no module xen-gntalloc, a limit.
  */
 int dma_granted_create(size_t max_pages, struct grant_ledger *ledger, struct dma **out,
 		       struct err *err);

@@ -10,6 +10,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* The first with GNTTABOP_get_version; the headers keep to the oldest unless told. */
+#define __XEN_INTERFACE_VERSION__ 0x0003020a
 #include <xen/features.h>
 #include <xen/grant_table.h>
 #include <xen/version.h>
@@ -103,22 +106,6 @@ void grant_device_destroy(struct grant_device *d)
 	free(d);
 }
 
-void grant_device_map(struct grant_device *d, uint16_t domid, uint32_t ref, bool writable,
-		      uint64_t *bus, uint32_t *handle)
-{
-	if (d->nr_maps == BATCH_MAX)
-		grant_device_flush(d);
-	d->maps[d->nr_maps] = (struct gnttab_map_grant_ref){
-		.flags = GNTMAP_device_map | (writable ? 0 : GNTMAP_readonly),
-		.ref = ref,
-		.dom = domid,
-		.status = NOT_DONE,
-	};
-	d->results[d->nr_maps].bus = bus;
-	d->results[d->nr_maps].handle = handle;
-	d->nr_maps++;
-}
-
 static void call(struct grant_device *d, unsigned op, void *ops, uint32_t nr)
 {
 	if (xencall3(d->xen, __HYPERVISOR_grant_table_op, op, (uintptr_t)ops, nr))
@@ -148,6 +135,48 @@ static void end(struct grant_device *d)
 	for (uint32_t i = 0; i < d->nr_unmaps; i++)
 		end_one(d, &d->unmaps[i]);
 	d->nr_unmaps = 0;
+}
+
+int grant_device_get_own_grants(struct grant_device *d, uint32_t *grants, struct err *err)
+{
+	struct {
+		struct gnttab_query_size size;
+		struct gnttab_get_version version;
+	} *query = (void *)d->unmaps; /* any memory that Xen can write to */
+	size_t entry = sizeof(grant_entry_v1_t);
+
+	end(d); /* what has waited in that memory */
+	query->size = (struct gnttab_query_size){.dom = DOMID_SELF};
+	query->version = (struct gnttab_get_version){.dom = DOMID_SELF};
+	if (xencall3(d->xen, __HYPERVISOR_grant_table_op, GNTTABOP_query_size,
+		     (uintptr_t)&query->size, 1) ||
+	    xencall3(d->xen, __HYPERVISOR_grant_table_op, GNTTABOP_get_version,
+		     (uintptr_t)&query->version, 1))
+		return err_set(err, -errno, "cannot ask Xen for the size of the grant table: %s",
+			       strerror(errno));
+	if (query->size.status != GNTST_okay)
+		return err_set(err, -EIO, "Xen does not tell the size of the grant table: %d",
+			       query->size.status);
+	if (query->version.version == 2)
+		entry = sizeof(grant_entry_v2_t);
+	*grants = query->size.max_nr_frames * (uint32_t)(XEN_PAGE / entry);
+	return 0;
+}
+
+void grant_device_map(struct grant_device *d, uint16_t domid, uint32_t ref, bool writable,
+		      uint64_t *bus, uint32_t *handle)
+{
+	if (d->nr_maps == BATCH_MAX)
+		grant_device_flush(d);
+	d->maps[d->nr_maps] = (struct gnttab_map_grant_ref){
+		.flags = GNTMAP_device_map | (writable ? 0 : GNTMAP_readonly),
+		.ref = ref,
+		.dom = domid,
+		.status = NOT_DONE,
+	};
+	d->results[d->nr_maps].bus = bus;
+	d->results[d->nr_maps].handle = handle;
+	d->nr_maps++;
 }
 
 void grant_device_unmap(struct grant_device *d, uint64_t bus, uint32_t handle)

@@ -34,6 +34,9 @@ struct grant_ledger;
 int grant_device_create(struct grant_ledger *ledger, struct grant_device **out, struct err *err);
 void grant_device_destroy(struct grant_device *d);
 
+/* How many pages this domain can grant in all. Returns 0 and *@grants, or a negative errno. */
+int grant_device_get_own_grants(struct grant_device *d, uint32_t *grants, struct err *err);
+
 /*
  * Adds a mapping of domain @domid's reference @ref, which devices may read, and if @writable write.
  * By the next flush (or before, if there is no room for more) *@bus is the machine address of the

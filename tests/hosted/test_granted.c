@@ -226,6 +226,33 @@ static void there_is_no_more_than_was_agreed(void **state)
 	check_addresses(&memory[1]);
 }
 
+/* Whoever uses up a domain's grants leaves none for others, and Linux in trouble. */
+static void half_of_the_grants_are_left_to_others(void **state)
+{
+	struct dma *other;
+	struct err err;
+
+	for (unsigned version = 1; version <= 2; version++) {
+		/* Of 8 bytes, or of 16. */
+		size_t half = version == 1 ? 512 : 256;
+
+		double_set_grant_table(2, version);
+		assert_int_equal(dma_granted_create(half + 1, ledger, &other, &err), 0);
+		assert_int_equal(other->window, half);
+		assert_int_equal(dma_alloc(other, half + 1, false, &memory[0], &err), -ENOMEM);
+		assert_non_null(strstr(err.text, "gnttab_max_frames"));
+		assert_int_equal(dma_alloc(other, half, false, &memory[0], &err), 0);
+		dma_free(other, &memory[0]);
+		dma_granted_destroy(other);
+	}
+	double_set_grant_table(4, 1);
+	assert_int_equal(dma_granted_create(MAX_PAGES, ledger, &other, &err), 0);
+	assert_int_equal(other->window, MAX_PAGES);
+	assert_int_equal(dma_alloc(other, MAX_PAGES + 1, false, &memory[0], &err), -ENOMEM);
+	assert_non_null(strstr(err.text, "--device-memory-mib"));
+	dma_granted_destroy(other);
+}
+
 static void gntallocs_limit_is_raised_by_what_is_wanted(void **state)
 {
 	struct err err;
@@ -525,6 +552,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(a_run_is_searched_for, setup, teardown),
 		cmocka_unit_test_setup_teardown(there_is_no_more_than_was_agreed, setup, teardown),
+		cmocka_unit_test_setup_teardown(half_of_the_grants_are_left_to_others, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(gntallocs_limit_is_raised_by_what_is_wanted, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_limit_that_cannot_be_raised_is_told, setup,

@@ -97,8 +97,10 @@ void double_set_pv(bool pv);
  * instead, as it is when it is looked at.
  */
 void double_limit_shares(uint32_t pages, const char *path);
-/* The same for what domain 0's grant table holds, which no file changes. */
+/* The same for the grants that domain 0 has left, which no file changes. */
 void double_limit_own_grants(uint32_t pages);
+/* How large Xen says that domain 0's grant table can be: 64 frames of version 1 unless told. */
+void double_set_grant_table(unsigned frames, unsigned version);
 /* Gives the next @times mappings of that page for devices a status (GNTST_...). */
 void double_fail_device_map(unsigned domid, uint32_t ref, int16_t status, unsigned times);
 /* The same for whatever page comes after @skip others. */
