@@ -199,6 +199,25 @@ static void a_flush_takes_a_call_for_each_kind(void **state)
 	assert_int_equal(stats.device_unmaps_refused, 0);
 }
 
+/* Xen's answer and operations share memory. */
+static void a_question_loses_no_operation(void **state)
+{
+	uint64_t bus[2];
+	uint32_t handle[2], grants = 0;
+	struct err err;
+
+	assert_true(map(refs[0], true, &bus[0], &handle[0]));
+	grant_device_unmap(device, bus[0], handle[0]);
+	grant_device_map(device, GUEST, refs[1], true, &bus[1], &handle[1]);
+	double_set_grant_table(3, 1);
+	assert_int_equal(grant_device_get_own_grants(device, &grants, &err), 0);
+	assert_int_equal(grants, 3 * 512);
+	grant_device_flush(device);
+	assert_false(double_grant_is_mapped(GUEST, refs[0]));
+	assert_true(double_grant_is_mapped(GUEST, refs[1]));
+	unmap(bus[1], handle[1]);
+}
+
 static void any_number_can_be_added(void **state)
 {
 	static uint64_t bus[MANY];
@@ -412,6 +431,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(ends_come_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_flush_takes_a_call_for_each_kind, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(a_question_loses_no_operation, setup, teardown),
 		cmocka_unit_test_setup_teardown(any_number_can_be_added, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_page_can_be_pinned_often_but_not_for_ever, setup,
 						teardown),
