@@ -115,15 +115,30 @@ static bool can_map(const struct blkif_io *io)
 	return true;
 }
 
+/* After a failure nothing is mapped for a while. Only then the time is of interest. */
+static bool is_discouraged(struct blkif_queue *q)
+{
+	if (!q->map_retry_at_ns)
+		return false;
+	if (clock_now_ns() < q->map_retry_at_ns)
+		return true;
+	q->map_retry_at_ns = 0;
+	return false;
+}
+
+static void discourage(struct blkif_queue *q)
+{
+	q->map_retry_at_ns = clock_now_ns() + BLKIF_MAPS_RETRY_NS;
+}
+
 static bool map_for_now(struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
 	uint32_t refs[BLKIF_MAX_SEGMENTS];
 	unsigned i = 0, nr = io->req.nr_segments;
 	struct share *share = share_of(io);
-	uint64_t now_ns = clock_now_ns();
 
-	if (now_ns < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
+	if (is_discouraged(q) || !blkif_quota_take(&q->opts.guest->maps, nr))
 		return false;
 	do /* there is at least one */
 		refs[i] = io->segments[i].gref;
@@ -131,7 +146,7 @@ static bool map_for_now(struct blkif_io *io)
 	io->pages[0] =
 		share->ops->map(share, q->opts.peer, refs, nr, io->req.kind == BLKIF_KIND_READ);
 	if (!io->pages[0]) {
-		q->map_retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
+		discourage(q);
 		blkif_quota_put(&q->opts.guest->maps, nr);
 		return false;
 	}
@@ -150,7 +165,7 @@ static bool map_to_stay(struct blkif_io *io)
 			blkif_maps_get(&io->queue->maps, io->segments[i].gref, now_ns);
 
 		if (!map) {
-			blkif_data_unmap(io);
+			blkif_data_unmap(io, now_ns);
 			return false;
 		}
 		io->pages[io->nr_pages++] = map;
@@ -219,7 +234,7 @@ static bool prepare_for_devices(struct blkif_io *io)
 		io->way = BLKIF_DMA_PERSISTENT;
 		return true;
 	}
-	if (clock_now_ns() < q->map_retry_at_ns || !blkif_quota_take(&q->opts.guest->maps, nr))
+	if (is_discouraged(q) || !blkif_quota_take(&q->opts.guest->maps, nr))
 		goto copy;
 	io->way = BLKIF_DMA;
 	io->nr_pages = (uint16_t)nr;
@@ -245,12 +260,11 @@ bool blkif_data_map(struct blkif_io *io)
 	return false;
 }
 
-void blkif_data_add_maps(struct blkif_io *io)
+void blkif_data_add_maps(struct blkif_io *io, uint64_t now_ns)
 {
 	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
 	struct blkif_map *map;
-	uint64_t now_ns;
 
 	if (io->way == BLKIF_DMA) {
 		for (unsigned i = 0; i < io->nr_pages; i++)
@@ -258,7 +272,6 @@ void blkif_data_add_maps(struct blkif_io *io)
 					    io->req.kind == BLKIF_KIND_READ, &io->dma[i]);
 		return;
 	}
-	now_ns = clock_now_ns();
 	while (io->nr_pages < io->req.nr_segments) {
 		map = blkif_maps_get(&q->maps, io->segments[io->nr_pages].gref, now_ns);
 		if (!map)
@@ -283,7 +296,7 @@ bool blkif_data_take_maps(struct blkif_io *io)
 			piece->bus += io->segments[i].first_sect * BLKIF_SECTOR_SIZE;
 	}
 	if (!good && io->way == BLKIF_DMA)
-		io->queue->map_retry_at_ns = clock_now_ns() + BLKIF_MAPS_RETRY_NS;
+		discourage(io->queue);
 	return good;
 }
 
@@ -296,11 +309,10 @@ static void unmap_for_devices(struct blkif_io *io)
 			share->ops->dma_unmap(share, &io->dma[i]);
 }
 
-void blkif_data_unmap(struct blkif_io *io)
+void blkif_data_unmap(struct blkif_io *io, uint64_t now_ns)
 {
 	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
-	uint64_t now_ns;
 
 	if (!io->nr_pages)
 		return;
@@ -317,7 +329,6 @@ void blkif_data_unmap(struct blkif_io *io)
 		break;
 	case BLKIF_PERSISTENT:
 	case BLKIF_DMA_PERSISTENT:
-		now_ns = clock_now_ns();
 		for (unsigned i = 0; i < io->nr_pages; i++)
 			blkif_maps_put(&q->maps, io->pages[i], now_ns);
 		break;

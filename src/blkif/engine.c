@@ -29,9 +29,9 @@ struct blkif_engine {
 	struct list push; /* queues with responses that nobody can see yet */
 };
 
-void blkif_engine_release(struct blkif_io *io)
+void blkif_engine_release(struct blkif_io *io, uint64_t now_ns)
 {
-	blkif_data_unmap(io);
+	blkif_data_unmap(io, now_ns);
 	blkif_bounce_put(io);
 }
 
@@ -62,7 +62,7 @@ static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io);
 /* From the beginning, with what it needs for that, as if it had just come. */
 static void copy_instead(struct blkif_engine *e, struct blkif_io *io)
 {
-	blkif_engine_release(io);
+	blkif_engine_release(io, clock_now_ns());
 	io->way = BLKIF_COPIED;
 	io->copy = true;
 	take_memory_and_begin(e, io);
@@ -293,9 +293,11 @@ static void share_all(struct blkif_engine *e)
 	struct list mapped = LIST_INIT(mapped), copied_out = LIST_INIT(copied_out);
 	struct list unmapped = LIST_INIT(unmapped);
 	struct list *pos;
+	uint64_t now_ns;
 
 	if (!has_steps(e))
 		return;
+	now_ns = clock_now_ns();
 	list_for_each (pos, &e->fetch)
 		blkif_data_fetch(list_entry(pos, struct blkif_io, node));
 	list_for_each (pos, &e->in)
@@ -303,9 +305,9 @@ static void share_all(struct blkif_engine *e)
 	list_for_each (pos, &e->out)
 		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_out);
 	list_for_each (pos, &e->unmap)
-		blkif_data_unmap(list_entry(pos, struct blkif_io, node));
+		blkif_data_unmap(list_entry(pos, struct blkif_io, node), now_ns);
 	list_for_each (pos, &e->map)
-		blkif_data_add_maps(list_entry(pos, struct blkif_io, node));
+		blkif_data_add_maps(list_entry(pos, struct blkif_io, node), now_ns);
 	ops->flush(e->share);
 
 	/* What is found now has its turn in the next pass. */
@@ -421,7 +423,7 @@ static void answer_all(struct blkif_engine *e)
 		struct blkif_queue *q = io->queue;
 
 		/* First of all: a response says that the guest's pages are its own again. */
-		blkif_engine_release(io);
+		blkif_engine_release(io, now_ns);
 		blkif_queue_answer(q, io, now_ns);
 		if (list_empty(&q->node))
 			list_add_tail(&e->push, &q->node);

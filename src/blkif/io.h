@@ -86,7 +86,7 @@ struct blkif_queue {
 	struct list starved_node; /* in the engine's list of such queues, or empty */
 	bool keeps_maps;
 	struct blkif_maps maps;   /* of those ways of sharing that keep mappings */
-	uint64_t map_retry_at_ns; /* of the others: a failure, and nothing is mapped until then */
+	uint64_t map_retry_at_ns; /* of the others: nothing is mapped until then; 0: no failure */
 	struct reactor_timer expire;
 	bool expiring; /* the timer runs */
 
@@ -130,7 +130,7 @@ void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
 void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail);
 /* Engine: takes the memory and mappings of an io back; those for devices end with the next flush.
  */
-void blkif_engine_release(struct blkif_io *io);
+void blkif_engine_release(struct blkif_io *io, uint64_t now_ns);
 /* Engine: has all that was added to the share done. Not while a pass collects its steps. */
 void blkif_engine_flush(struct blkif_engine *e);
 /* Engine: looks again at requests that wait for memory. */
