@@ -338,8 +338,7 @@ static void read_ranges(struct dma_vfio *v, const struct vfio_iommu_type1_info_c
 {
 	for (uint32_t i = 0; i < cap->nr_iovas && v->nr_ranges < RANGES_MAX; i++)
 		v->ranges[v->nr_ranges++] = (struct range){
-			.start = (cap->iova_ranges[i].start + DMA_PAGE_SIZE - 1) &
-				 ~(uint64_t)(DMA_PAGE_SIZE - 1),
+			.start = cap->iova_ranges[i].start,
 			.end = cap->iova_ranges[i].end,
 		};
 }
@@ -502,6 +501,9 @@ static int open_group(struct dma_vfio *v, int number, const char *address, struc
 	if (rc) {
 		close(g->fd);
 		free(g);
+		/* Without it there may be more room again. */
+		if (!list_empty(&v->groups))
+			read_info(v, NULL);
 		return rc;
 	}
 	list_add_tail(&v->groups, &g->node);
