@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#include "double.h"
 #include "fuzz.h"
 
 struct disk {
@@ -50,6 +52,21 @@ static void channel_close(struct bdev_channel *ch)
 	free(ch);
 }
 
+/* Where there is no memory for it, the device is stopped, and the double counts that. */
+static void transfer_by_bus(struct bdev_io *io, char *at)
+{
+	for (uint32_t i = 0; i < io->nr_pieces; at += io->pieces[i++].len) {
+		void *page = double_bus_to_memory(io->pieces[i].bus, io->op == BDEV_READ);
+
+		if (!page)
+			io->result = -EIO;
+		else if (io->op == BDEV_READ)
+			memcpy(page, at, io->pieces[i].len);
+		else
+			memcpy(at, page, io->pieces[i].len);
+	}
+}
+
 static void complete(struct bdev_io *io)
 {
 	struct disk *d = container_of(io->ch->bdev, struct disk, bdev);
@@ -60,6 +77,8 @@ static void complete(struct bdev_io *io)
 		state.fail_times--;
 		io->result = state.error;
 	}
+	if (io->op <= BDEV_WRITE && io->pieces && !io->result)
+		transfer_by_bus(io, at);
 	for (int i = 0; i < io->iovcnt && !io->result; i++) {
 		if (io->op == BDEV_READ)
 			memcpy(io->iov[i].iov_base, at, io->iov[i].iov_len);
@@ -80,6 +99,34 @@ static void submit(struct bdev_channel *ch, struct bdev_io *io)
 	state.nr_kept++;
 }
 
+/* Pages for bouncing, which are reached by their address for the CPU: their others are made up. */
+enum { WINDOW = 16384 };
+
+static int grow(struct dma *dma, size_t pages, bool contiguous, struct err *err)
+{
+	for (size_t i = 0; i < pages; i++) {
+		uint64_t bus = 0xfade00000000 + dma->pages * DMA_PAGE_SIZE;
+
+		if (dma_add(dma, &bus, 1))
+			return err_set(err, -ENOMEM, "no device memory is left");
+	}
+	return 0;
+}
+
+/* The same for all plays. */
+static struct dma *device_memory(void)
+{
+	static const struct dma_ops ops = {.name = "fuzz", .grow = grow};
+	static struct dma dma;
+
+	if (!dma.base && dma_init(&dma, &ops,
+				  mmap(NULL, (size_t)WINDOW * DMA_PAGE_SIZE, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+				  WINDOW))
+		fuzz_fail("out of memory");
+	return &dma;
+}
+
 static json_t *config(const struct bdev *b, const char **method)
 {
 	*method = "bdev_fuzz_create";
@@ -95,7 +142,7 @@ static const struct bdev_ops disk_ops = {
 	.config = config,
 };
 
-struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly)
+struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly, bool dma)
 {
 	struct disk *d = calloc(1, sizeof(*d));
 	struct err err;
@@ -106,6 +153,7 @@ struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly)
 	d->bdev.ops = &disk_ops;
 	d->bdev.size = DISK_BYTES;
 	d->bdev.readonly = readonly;
+	d->bdev.dma = dma ? device_memory() : NULL;
 	d->bdev.limits = (struct bdev_limits){
 		.block_size = block_size,
 		.physical_block_size = 4096,

@@ -10,8 +10,12 @@
 
 enum { DISK_BYTES = 256 << 10, DISK_BYTES_MAX = 2 * DISK_BYTES };
 
-/* Creates and registers the bdev @name; bdev_delete_all() frees it. Aborts if that fails. */
-struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly);
+/*
+ * Creates and registers the bdev @name; bdev_delete_all() frees it. Aborts if that fails. With @dma
+ * its device reaches memory by itself: it takes data by bus addresses, too, and finds it where the
+ * double lets devices find any.
+ */
+struct bdev *disk_create(const char *name, uint32_t block_size, bool readonly, bool dma);
 /* Makes the bdev @more bytes larger, if there is room. */
 void disk_grow(const char *name, uint64_t more);
 /* From now on ios are kept, or done at once. */

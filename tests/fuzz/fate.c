@@ -151,6 +151,8 @@ void act_set_fault(const struct fuzz_record *rec)
 
 	if (call == DOUBLE_XS_OPEN || call == DOUBLE_EVTCHN_OPEN || call == DOUBLE_GNTTAB_OPEN)
 		return; /* the daemon does not start: no play */
+	if (call == DOUBLE_DEVICE_UNMAP)
+		return; /* what the hypervisor does not let go of, stays with us */
 	double_fail(call, errors[rec->v[0] & 7], rec->v[1], rec->v[2] & 15, NULL);
 }
 
@@ -159,9 +161,14 @@ void act_set_share_fault(const struct fuzz_record *rec)
 	if (rec->what & 1) {
 		double_limit_maps(rec->v[0] < 0xf0 ? rec->v[0] : UINT32_MAX);
 	} else if (stage.copy_faults < FAULTS_MAX) {
+		uint32_t ref = stage.memory.refs[rec->v[0] % PAGES];
+		int16_t status = (int16_t)(-1 - rec->v[1] % 13);
+
 		stage.copy_faults++;
-		double_fail_copy(GUEST, stage.memory.refs[rec->v[0] % PAGES], -1 - rec->v[1] % 13,
-				 1);
+		if (rec->what & 2)
+			double_fail_device_map(GUEST, ref, status, 1);
+		else
+			double_fail_copy(GUEST, ref, status, 1);
 	}
 }
 

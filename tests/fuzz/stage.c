@@ -199,12 +199,19 @@ void stage_add_disk(unsigned n, uint8_t how)
 					      "disk@elsewhere",
 					      "nothing"};
 	struct guest_disk *d = &stage.disks[n];
+	const char *target = targets[(how & 3) | (how >> 2 & 0xc)];
+	char by_bus[64];
+	char *way;
 	struct disk_opts opts = {
-		.target = targets[(how & 3) | (how >> 2 & 0xc)],
+		.target = by_bus,
 		.readonly = how & 4,
 		.instance = how & 8 ? "sluice" : NULL,
 	};
 
+	snprintf(by_bus, sizeof(by_bus), "%s", target);
+	way = strstr(by_bus, "sharing=map");
+	if (way && stage.dma)
+		memcpy(way, "sharing=dma", strlen("sharing=dma"));
 	toolstack_add(&stage.host, d->domid, d->devid, &opts, &d->keys);
 	d->meddled = true;
 }
@@ -230,6 +237,8 @@ void stage_start_backend(void)
 			fuzz_fail("no reactor");
 	if (xen_backend_create(&stage.opts, &stage.backend, &err))
 		fuzz_fail("no backend: %s", err.text);
+	if (stage.map_from)
+		xen_backend_set_map_from(stage.backend, stage.map_from);
 	if (xen_backend_start(stage.backend, &err))
 		fuzz_fail("the backend does not start: %s", err.text);
 }
@@ -268,8 +277,22 @@ void stage_end_backend(void)
 	stage.backend = NULL;
 }
 
+/* For all plays: what one leaves noted, the double finds. */
+static struct grant_ledger *ledger;
+
+static void open_ledger(void)
+{
+	char path[128];
+	struct err err;
+
+	snprintf(path, sizeof(path), "%s/ledger", stage.host.root);
+	if (grant_ledger_open(path, &ledger, &err))
+		fuzz_fail("no ledger: %s", err.text);
+}
+
 static void remove_root(void)
 {
+	grant_ledger_close(ledger);
 	host_remove_root(&stage.host);
 }
 
@@ -280,6 +303,7 @@ void stage_set(const uint8_t *header)
 
 	if (!stage.host.root[0]) {
 		host_make_root(&stage.host); /* one for all plays */
+		open_ledger();
 		atexit(remove_root);
 		log_set_level(LOG_LEVEL_ERROR);
 	}
@@ -288,8 +312,10 @@ void stage_set(const uint8_t *header)
 	stage.last_id = 0;
 	stage.copy_faults = 0;
 	stage.trap = NULL;
-	disk_create("disk", header[0] & 1 ? 4096 : 512, header[0] & 2);
-	disk_create("other", 512, false);
+	stage.dma = header[0] & 8;
+	stage.map_from = header[0] & 16 ? 2 * PAGE : 0;
+	disk_create("disk", header[0] & 1 ? 4096 : 512, header[0] & 2, stage.dma);
+	disk_create("other", 512, false, stage.dma);
 	if (reactor_create("control", -1, NULL, &stage.host.control))
 		fuzz_fail("no control thread");
 	stage.nr_reactors = header[0] & 4 ? REACTORS : 1;
@@ -304,6 +330,7 @@ void stage_set(const uint8_t *header)
 		.guest_maps = bounce_pages[header[1] >> 6],
 		.max_queues = QUEUES,
 		.spin_max_ns = header[1] & 4 ? 20000 : 0,
+		.ledger = ledger,
 		.root = stage.host.root,
 	};
 	for (unsigned i = 0; i < DISKS; i++) {

@@ -48,6 +48,8 @@ struct stage {
 	struct reactor *reactors[REACTORS];
 	unsigned nr_reactors;
 	struct xen_backend_opts opts;
+	bool dma;          /* the disks' device reaches memory by itself, and sharing=map is dma */
+	uint32_t map_from; /* for sharing=auto then; 0: not told */
 	struct xen_backend *backend;
 	bool drained;
 	bool alive; /* the guest */
