@@ -346,6 +346,58 @@ static bool find_guest(const char *name, void *arg)
 	return false;
 }
 
+/* A loop device on the block device, which keeps nobody from opening that. */
+static bool find_loop(const char *name, void *arg)
+{
+	const struct blocks *b = arg;
+	char path[PATH_MAX], file[64] = "", wanted[48];
+
+	if (strncmp(name, "loop", 4))
+		return false;
+	if (!make_path(path, "%s/sys/class/block/%s/loop/backing_file", b->root, name))
+		read_text(path, file, sizeof(file));
+	snprintf(wanted, sizeof(wanted), "/dev/%.32s", b->parent);
+	if (!strcmp(file, wanted))
+		found(b, b->parent, "is behind %s", name);
+	return false;
+}
+
+struct process {
+	const struct blocks *blocks;
+	const char *name; /* its number */
+	char wanted[48];
+};
+
+static bool is_wanted(const char *fd, void *arg)
+{
+	const struct process *p = arg;
+	char path[PATH_MAX], file[sizeof(p->wanted)];
+	ssize_t n = -1;
+
+	if (!make_path(path, "%s/proc/%s/fd/%s", p->blocks->root, p->name, fd))
+		n = readlink(path, file, sizeof(file) - 1);
+	file[n > 0 ? n : 0] = '\0';
+	return !strcmp(file, p->wanted);
+}
+
+/* A process that has it open, as programs that serve virtual machines do, and keeps nobody out. */
+static bool find_process(const char *name, void *arg)
+{
+	const struct blocks *b = arg;
+	struct process p = {.blocks = b, .name = name};
+	char path[PATH_MAX], comm[32] = "";
+	uint32_t pid;
+
+	snprintf(p.wanted, sizeof(p.wanted), "/dev/%.32s", b->parent);
+	if (!parse_u32(name, INT32_MAX, &pid) || make_path(path, "%s/proc/%s/fd", b->root, name) ||
+	    !each_entry(path, is_wanted, &p))
+		return false;
+	if (!make_path(path, "%s/proc/%s/comm", b->root, name))
+		read_text(path, comm, sizeof(comm));
+	found(b, b->parent, "is open in process %s (%s)", name, comm);
+	return true;
+}
+
 static dev_t device_number(const struct blocks *b, const char *device)
 {
 	char path[PATH_MAX], text[32] = "";
@@ -388,6 +440,10 @@ static void find_uses(const struct blocks *b, const char *device)
 	find_swap(b, device);
 	if (!make_path(path, "%s/sys/class/block/%s/holders", b->root, device))
 		each_entry(path, find_holder, &here);
+	if (!make_path(path, "%s/sys/class/block", b->root))
+		each_entry(path, find_loop, &here);
+	if (*b->uses == before && !make_path(path, "%s/proc", b->root))
+		each_entry(path, find_process, &here);
 	if (*b->uses == before)
 		find_opener(b, device);
 }

@@ -9,8 +9,8 @@
  * no driver for another reason.
  *
  * A drive whose blocks somebody uses must not be taken, so whatever can use a block device is
- * looked for first: mounts, swap, stacked devices, the kernel's block backend, and at last whoever
- * has it open for himself.
+ * looked for first: mounts, swap, stacked devices, the kernel's block backend, processes that have
+ * it open, and at last whoever has it open for himself.
  *
  * All of it is files below /sys, /proc, /dev and /run, all below @root: "" but in tests.
  */

@@ -464,6 +464,37 @@ static void test_guests(void **state)
 	taken(false, false);
 }
 
+static void test_loops(void **state)
+{
+	put("/sys/class/block/loop0/loop/backing_file", "/srv/image\n");
+	put("/sys/class/block/loop1/loop/backing_file", "/dev/nvme0n1p11\n");
+	put("/sys/class/block/loop2/loop/backing_file", "/dev/nvme0n1p1\n");
+	in_use("nvme0n1p1 is behind loop2;");
+	put("/sys/class/block/loop2/loop/backing_file", "/dev/nvme0n1\n");
+	in_use("nvme0n1 is behind loop2;");
+	put("/sys/class/block/loop2/loop/backing_file", "\n");
+	taken(false, false);
+}
+
+static void test_processes(void **state)
+{
+	put("/proc/12/comm", "cat\n");
+	put_link("/proc/12/fd/0", "/dev/nvme0n1p1-not");
+	put_link("/proc/12/fd/1", "/dev/nvme0");
+	put("/proc/1234/comm", "qemu\x1b[1m\n");
+	put_link("/proc/1234/fd/0", "pipe:[1]");
+	put_link("/proc/1234/fd/17", "/dev/nvme0n1p1");
+	in_use("nvme0n1p1 is open in process 1234 (qemu?[1m);");
+	put_link("/proc/1234/fd/17", "/dev/nvme0n1");
+	in_use("nvme0n1 is open in process 1234 (qemu?[1m);");
+	/* One use is enough to tell of. */
+	put("/proc/swaps", "/dev/nvme0n1 partition\n");
+	in_use("nvme0n1 is swap;");
+	put("/proc/swaps", "");
+	remove_tree("/proc/1234");
+	taken(false, false);
+}
+
 static void test_open(void **state)
 {
 	kernel.open = "/dev/nvme0n1p1";
@@ -645,6 +676,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_mounted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_swap_and_holders, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_guests, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_loops, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_processes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_open, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_force, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_other_driver, setup, teardown),
