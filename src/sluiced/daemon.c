@@ -260,10 +260,13 @@ static void stop_drives(struct daemon *d)
 {
 	const struct timespec nap = {0, (long)NSEC_PER_MSEC};
 	uint64_t end = clock_now_ns() + DRAIN_NS;
-	bool stopped = false;
+	bool idle = false, stopped = false;
 
+	/* No guest was looked for yet. None must be found now, with its drive about to go. */
+	d->draining = true;
+	xen_backend_drain(d->xen, note_stopped, &idle);
 	nvme_drives_stop(d->drives, note_stopped, &stopped);
-	while (!stopped) {
+	while (!idle || !stopped) {
 		if (!reactor_step(d->control))
 			nanosleep(&nap, NULL);
 		if (clock_now_ns() > end)

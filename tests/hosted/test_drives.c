@@ -167,6 +167,33 @@ static void a_bad_start_lets_go_of_drives(void **state)
 	assert_int_equal(access(service.ledger, F_OK), -1);
 }
 
+/* Nor does it touch guests that a predecessor has left connected: who can start, goes on. */
+static void a_bad_start_leaves_guests_alone(void **state)
+{
+	struct disk_opts opts = {.target = "nvme0n1,sharing=dma", .instance = service.name};
+	struct guest g;
+	struct load *l;
+
+	service_start();
+	attach_drive();
+	guest_create(&g, &service.host, GUEST_DOMID, &opts);
+	assert_true(guest_connect(&g, &(struct guest_opts){0}));
+	l = load_create(&g, &(struct load_opts){.max_segments = 32});
+	assert_null(load_run(l, 500));
+	service_end();
+	load_fill(l);
+	service_ends_with((const char *const[]){"--socket", "/no/such/place/sock", "--log-level",
+						"error", NULL},
+			  1, "/no/such/place");
+	assert_false(double_evtchn_is_bound(GUEST_DOMID, g.port));
+	service_start();
+	assert_null(load_finish(l));
+	assert_null(load_compare(l, (const char *)drive->ns[0].data));
+	load_destroy(l);
+	close_guest(&g);
+	service_end();
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -176,6 +203,7 @@ int main(void)
 		TEST(without_a_ledger_there_are_no_drives),
 		TEST(a_drive_that_is_not_there_is_kept),
 		TEST(a_bad_start_lets_go_of_drives),
+		TEST(a_bad_start_leaves_guests_alone),
 	};
 
 	if (geteuid()) {
