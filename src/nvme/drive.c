@@ -138,7 +138,10 @@ static void check_all_stopped(struct nvme_drives *ds)
 	stopped(ds->stopped_arg);
 }
 
-/* Nothing of the drive reaches memory any more. Its bdevs are gone but at the process's end. */
+/*
+ * Nothing of the drive reaches memory any more. It is gone if somebody was told that it would be,
+ * and stays at the process's end, when others may still know it and its bdevs.
+ */
 static void over(struct nvme_drive *d)
 {
 	struct nvme_drives *ds = d->all;
@@ -148,13 +151,11 @@ static void over(struct nvme_drive *d)
 	struct err err = d->err;
 	int rc = d->rc;
 
-	if (list_empty(&d->spaces)) {
+	d->phase = STOPPED;
+	d->attach = NULL;
+	d->detached = NULL;
+	if ((attach || detached) && list_empty(&d->spaces))
 		free_drive(d);
-	} else {
-		d->phase = STOPPED;
-		d->attach = NULL;
-		d->detached = NULL;
-	}
 	if (attach)
 		attach->done(attach, rc, NULL, &err);
 	if (detached)

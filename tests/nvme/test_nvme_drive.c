@@ -672,6 +672,20 @@ static void test_end(void **state)
 	bdev_release(bdev_find("nvme0n1"));
 }
 
+/* Whoever has attached it may be about to let go of it. */
+static void test_end_of_an_empty_drive(void **state)
+{
+	struct nvme_drive *d;
+
+	s->model.ns[0].blocks = 0;
+	d = attach();
+	nvme_drives_stop(drives, note_all_stopped, NULL);
+	stage_until(s, 200 * NSEC_PER_SEC, all_stopped);
+	assert_ptr_equal(nvme_drive_next(drives, NULL), d);
+	assert_false(nvme_drive_ready(d));
+	nvme_drive_release(d);
+}
+
 static void test_end_without_drives(void **state)
 {
 	nvme_drives_stop(drives, note_all_stopped, NULL);
@@ -692,6 +706,8 @@ static void test_end_while_attaching(void **state)
 	assert_int_equal(last.done, 1);
 	if (last.rc)
 		assert_int_equal(last.rc, -ECANCELED);
+	/* A bdev that is there has its controller. */
+	assert_true(!bdev_next(NULL) || nvme_drive_next(drives, NULL));
 }
 
 static void test_end_at_each_step(void **state)
@@ -747,6 +763,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_pulled_while_its_table_is_read, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(test_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_end_of_an_empty_drive, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_end_without_drives, setup, teardown),
 		cmocka_unit_test(test_end_at_each_step),
 		cmocka_unit_test_setup_teardown(test_end_while_detaching, setup, teardown),

@@ -27,6 +27,8 @@ static void defaults_follow_the_name(void **state)
 	assert_string_equal(o.name, "sluice");
 	assert_string_equal(o.socket, "/run/sluice/sluice.sock");
 	assert_string_equal(o.lock, "/run/sluice/sluice.lock");
+	assert_string_equal(o.ledger, "/run/sluice/sluice.ledger");
+	assert_int_equal(o.device_memory_mib, 64);
 	assert_string_equal(o.state, "/var/lib/sluice/sluice.json");
 	assert_string_equal(o.kinds[0], "vbd");
 	assert_null(o.kinds[1]);
@@ -70,6 +72,7 @@ static void what_is_wrong_is_named(void **state)
 		{"--cpumask", "0", "--cpumask"},
 		{"--cpumask", "xyz", "--cpumask"},
 		{"--bounce-mib", "1", "--bounce-mib"},
+		{"--device-memory-mib", "3", "--device-memory-mib"},
 		{"--max-queues", "0", "--max-queues"},
 		{"--max-queues", "65", "--max-queues"},
 		{"--poll-us", "-1", "--poll-us"},
