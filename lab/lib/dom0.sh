@@ -41,6 +41,10 @@ finish() { # pass|fail TEXT...
 	xl list >"$logs/domains.log" 2>&1
 	[ ! -e "$(instance_file wanted)" ] || timeout 5 sluice --json stat >"$logs/stat.json" 2>&1
 	cp "$console"/guest-*.log "$logs/" 2>/dev/null
+	# Who waits for whom, if it was no crash: all event channels and grants, by Xen's own account.
+	if [ "$1" = fail ] && [ -d /proc/xen ]; then
+		xl debug-keys eg && xl dmesg >"$logs/xen.log"
+	fi
 	tar -c -C "$logs" . | dd of="$(drive logs)" bs=64k conv=fsync 2>/dev/null
 	mark "$@"
 	mark "$@"

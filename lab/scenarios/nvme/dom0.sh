@@ -27,9 +27,7 @@ for type in $nvme_guests; do
 	create_guest "$type" "$type" nvme "$(sluice_disk xvda driven1p$part,sharing=copy)" \
 		"$(sluice_disk xvdb driven1p$((part + 1)),sharing=dma)"
 	part=$((part + 2))
-done
-
-for type in $nvme_guests; do
+	await_result "$type" 90 up
 	for vdev in xvda xvdb; do
 		await_proof "$type" $vdev
 		counts=$(vbd_stat "$type" "select(.vdev == \"$vdev\").shared_by | \"\(.copy.bytes) \(.dma.bytes)\"")
@@ -45,17 +43,13 @@ for type in $nvme_guests; do
 			fail "too much of a disk that is mapped was copied" ;;
 		esac
 	done
-done
-must sluice list
-must sluice stat
-must sluice nvme show drive
-for type in $nvme_guests; do
+	must sluice list
+	must sluice stat
 	must xl shutdown "$type"
-done
-for type in $nvme_guests; do
 	await_end "$type" 60
 	check_guest "$type"
 done
+must sluice nvme show drive
 
 step "giving the drive back to the kernel, and comparing it with what the guests reported"
 return_drive data drive
