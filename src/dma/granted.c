@@ -15,22 +15,19 @@
 #include "dma/granted.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 #include <xengnttab.h>
 
 #include "base/clock.h"
 #include "base/list.h"
 #include "base/log.h"
-#include "base/parse.h"
 #include "grant/copy.h"
 #include "grant/device.h"
 #include "grant/library.h"
 #include "grant/self.h"
+#include "grant/tunable.h"
 
 enum {
 	STEP = 64,         /* pages that are added at least, if there is room */
@@ -41,8 +38,6 @@ enum {
 	SAMPLES = 25,
 	MAP_FROM_MAX = 1024 * 1024,
 };
-
-static const char limit_path[] = "/sys/module/xen_gntalloc/parameters/limit";
 
 struct granted {
 	struct dma dma;
@@ -63,34 +58,6 @@ struct fresh {
 	uint32_t handle;
 };
 
-static int read_limit(uint32_t *limit)
-{
-	char text[16];
-	int fd = open(limit_path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return -errno;
-	n = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[n < 0 ? 0 : n] = '\0';
-	text[strcspn(text, "\n")] = '\0';
-	return parse_u32(text, UINT32_MAX, limit) ? 0 : -EINVAL;
-}
-
-static int write_limit(uint32_t limit)
-{
-	int fd = open(limit_path, O_WRONLY | O_CLOEXEC);
-	int rc = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (dprintf(fd, "%u\n", limit) < 0)
-		rc = -errno;
-	close(fd);
-	return rc;
-}
-
 /*
  * gntalloc says ENOSPC both at its own limit, which is the host's and may be raised, and when the
  * domain has no grant left.  So the limit is raised by what is wanted: who is refused even then
@@ -99,21 +66,23 @@ static int write_limit(uint32_t limit)
 static char *share_beyond_limit(struct granted *g, uint32_t pages, uint32_t *refs, struct err *err)
 {
 	uint32_t limit = 0;
-	int rc = read_limit(&limit);
+	int rc = grant_tunable_read(GRANT_TUNABLE_SHARE_LIMIT, &limit);
 	char *area = NULL;
 
 	if (!rc)
-		rc = limit > UINT32_MAX - pages ? -ERANGE : write_limit(limit + pages);
+		rc = limit > UINT32_MAX - pages
+			     ? -ERANGE
+			     : grant_tunable_write(GRANT_TUNABLE_SHARE_LIMIT, limit + pages);
 	if (rc) {
 		err_set(err, -ENOSPC,
 			"gntalloc has no %u pages left, and its limit cannot be raised: %s (write "
 			"more than %u to %s)",
-			pages, strerror(-rc), limit, limit_path);
+			pages, strerror(-rc), limit, GRANT_TUNABLE_SHARE_LIMIT);
 		return NULL;
 	}
 	area = xengntshr_share_pages(g->shr, g->self, (int)pages, refs, 1);
 	if (!area) {
-		write_limit(limit);
+		grant_tunable_write(GRANT_TUNABLE_SHARE_LIMIT, limit);
 		err_set(err, -ENOSPC,
 			"domain %u has no %u grants left for device memory: raise "
 			"gnttab_max_frames "

@@ -29,6 +29,7 @@
 
 #include "base/log.h"
 #include "grant/device.h"
+#include "grant/tunable.h"
 
 enum {
 	LEDGER_PAGE = 4096,
@@ -40,6 +41,7 @@ enum {
 	ADDRESS_SIZE = 16,
 	BOOT_SIZE = 40,
 	BUS_BITS = 52, /* of an address, at most */
+	RECLAIM_PER_SECOND = 1000,
 };
 static_assert((int)GRANT_LEDGER_ENDERS < (int)LEDGER_PAGE, "they have an address's lower bits");
 
@@ -343,6 +345,21 @@ static int count(const struct grant_ledger *l, struct err *err)
 	return n;
 }
 
+/*
+ * A dead process's own pages, which it had granted to itself, go back to the kernel as their
+ * mappings have ended: by 10 a second, unless told, so that one that dies again and again would
+ * soon have used up the domain's grants. Older kernels cannot be told.
+ */
+static void hasten_reclaim(void)
+{
+	uint32_t now;
+
+	if (!grant_tunable_read(GRANT_TUNABLE_RECLAIM, &now) && now < RECLAIM_PER_SECOND &&
+	    !grant_tunable_write(GRANT_TUNABLE_RECLAIM, RECLAIM_PER_SECOND))
+		log_info("set %s to %u, to have the pages back soon", GRANT_TUNABLE_RECLAIM,
+			 (unsigned)RECLAIM_PER_SECOND);
+}
+
 static int end_mappings(struct grant_ledger *l, int nr, struct err *err)
 {
 	struct grant_device *d;
@@ -358,6 +375,7 @@ static int end_mappings(struct grant_ledger *l, int nr, struct err *err)
 	}
 	grant_device_flush(d);
 	grant_device_destroy(d);
+	hasten_reclaim();
 	left = count(l, err);
 	log_info("ended %d device mappings that a predecessor has left", nr - left);
 	/* They hold pages, and do no other harm. */

@@ -28,7 +28,7 @@ enum {
 };
 
 static char dir[] = "/tmp/sluice-ledger-XXXXXX";
-static char path[sizeof(dir) + 16];
+static char path[sizeof(dir) + 16], reclaim_path[sizeof(dir) + 16];
 static struct grant_ledger *ledger;
 static bool disk_full, survived;
 
@@ -38,6 +38,23 @@ int __wrap_posix_fallocate64(int fd, off_t offset, off_t len);
 int __wrap_posix_fallocate64(int fd, off_t offset, off_t len)
 {
 	return disk_full ? ENOSPC : __real_posix_fallocate64(fd, offset, len);
+}
+
+/* The kernel's parameters are files of sysfs. */
+int __real_open64(const char *name, int flags, ...);
+int __wrap_open64(const char *name, int flags, ...);
+int __wrap_open64(const char *name, int flags, ...)
+{
+	mode_t mode = 0;
+	va_list ap;
+
+	va_start(ap, flags);
+	if (flags & O_CREAT)
+		mode = va_arg(ap, mode_t);
+	va_end(ap);
+	if (!strcmp(name, "/sys/module/grant_table/parameters/free_per_iteration"))
+		name = reclaim_path;
+	return __real_open64(name, flags, mode);
 }
 
 static int setup(void **state)
@@ -313,6 +330,39 @@ static void no_hypercalls_no_end(void **state)
 	assert_int_equal(mapped(), 0);
 }
 
+/* What the kernel gets back slowly would be too late for who dies often; more stays more. */
+static void the_kernel_is_to_take_pages_back_soon(void **state)
+{
+	static const unsigned before[] = {10, 999, 1000, 5000}, after[] = {1000, 1000, 1000, 5000};
+	struct stopped s = {0};
+	struct err err;
+	unsigned value;
+	FILE *f;
+
+	for (unsigned i = 0; i < 4; i++) {
+		f = fopen(reclaim_path, "w");
+		assert_non_null(f);
+		fprintf(f, "%u\n", before[i]);
+		fclose(f);
+		/* Without need nothing is touched. */
+		for (unsigned left = 0; left < 2; left++) {
+			if (left)
+				leave_mappings(2);
+			assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
+			f = fopen(reclaim_path, "r");
+			assert_non_null(f);
+			assert_int_equal(fscanf(f, "%u", &value), 1);
+			fclose(f);
+			assert_int_equal(value, left ? after[i] : before[i]);
+		}
+		unlink(reclaim_path);
+	}
+	/* A kernel that knows no such parameter. */
+	leave_mappings(2);
+	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
+	assert_int_equal(mapped(), 0);
+}
+
 static void write_at(off_t at, const void *data, size_t len)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -466,6 +516,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			a_mapping_that_does_not_end_is_no_reason_to_stay_down, setup, teardown),
 		cmocka_unit_test_setup_teardown(no_hypercalls_no_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(the_kernel_is_to_take_pages_back_soon, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(what_is_no_ledger_is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_address_that_cannot_be_is_not_unmapped, setup,
 						teardown),
@@ -480,7 +532,9 @@ int main(void)
 	if (!mkdtemp(dir))
 		return 1;
 	snprintf(path, sizeof(path), "%s/ledger", dir);
+	snprintf(reclaim_path, sizeof(reclaim_path), "%s/reclaim", dir);
 	failed = cmocka_run_group_tests(tests, NULL, NULL);
+	unlink(reclaim_path);
 	unlink(path);
 	rmdir(dir);
 	return failed;
