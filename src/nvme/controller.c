@@ -364,6 +364,19 @@ static void poll_admin(struct nvme_ctrl *c)
 	/* Else a completion was the end of it. */
 }
 
+/*
+ * Whether the system has removed a drive that still does what it is told, as by sysfs: whoever
+ * finds it again takes it for its own, so it is not ours to use. A reset disables it, and gets no
+ * further.
+ */
+static bool is_off_bus(struct nvme_ctrl *c)
+{
+	uint16_t command;
+
+	return c->pci->ops->config_read(c->pci, NVME_PCI_COMMAND, &command, sizeof(command)) ==
+	       -ENODEV;
+}
+
 static void tick(struct reactor_timer *t)
 {
 	struct nvme_ctrl *c = container_of(t, struct nvme_ctrl, timer);
@@ -413,6 +426,10 @@ static void tick(struct reactor_timer *t)
 	case NVME_PHASE_LIVE:
 		if (csts & NVME_CSTS_CFS)
 			nvme_ctrl_reset(c, FATAL);
+		else if (!(csts & NVME_CSTS_RDY))
+			nvme_ctrl_reset(c, "the controller has stopped by itself");
+		else if (is_off_bus(c))
+			nvme_ctrl_reset(c, "the system has let go of the drive");
 		else
 			poll_admin(c);
 		break;

@@ -261,6 +261,28 @@ static void test_removed_while_starting(void **state)
 	}
 }
 
+/* A drive whose registers answer, but whom the system knows no more: nobody else may find it at
+ * work. */
+static void test_removed_by_the_system(void **state)
+{
+	stage_start(s);
+	assert_true(s->model.cc & NVME_CC_EN);
+	s->model.config_error = -ENODEV;
+	stage_until(s, 2 * NSEC_PER_SEC, s->changed[NVME_CHANGED_DEAD]);
+	assert_false(s->model.cc & NVME_CC_EN);
+	assert_int_equal(s->model.resets, 1);
+}
+
+/* Nobody has asked it to: what was under way is lost, but not the drive. */
+static void test_stopped_by_itself(void **state)
+{
+	stage_start(s);
+	model_power_on(&s->model);
+	s->model.cc = 0;
+	stage_until(s, 2 * NSEC_PER_SEC, s->model.resets == 2);
+	stage_until(s, NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_LIVE);
+}
+
 static void test_not_ours(void **state)
 {
 	struct nvme_ctrl *c;
@@ -666,6 +688,8 @@ int main(void)
 		TEST(test_refusals_taken),
 		TEST(test_removed_at_start),
 		TEST(test_removed_while_starting),
+		TEST(test_removed_by_the_system),
+		TEST(test_stopped_by_itself),
 		TEST(test_not_ours),
 		TEST(test_no_memory),
 		TEST(test_large_entries),
