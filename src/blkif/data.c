@@ -12,24 +12,28 @@ static struct share *share_of(const struct blkif_io *io)
 	return blkif_engine_share(io->queue->opts.engine);
 }
 
+static uint64_t now_of(const struct blkif_io *io)
+{
+	return blkif_engine_now(io->queue->opts.engine);
+}
+
 /* Copying */
 
 /* A frontend that grants persistently does so with its indirect pages, too. */
 static bool read_indirect_page(struct blkif_io *io, uint16_t len)
 {
 	struct blkif_queue *q = io->queue;
-	uint64_t now_ns = clock_now_ns();
 	struct blkif_map *map;
 
 	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy)
 		return false;
-	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_ns);
+	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_of(io));
 	if (!map)
 		return false;
 	/* Copied once, and judged as a copy. */
 	memcpy(io->segments, map->addr, len);
 	atomic_signal_fence(memory_order_seq_cst);
-	blkif_maps_put(&q->maps, map, now_ns);
+	blkif_maps_put(&q->maps, map, now_of(io));
 	return true;
 }
 
@@ -116,19 +120,16 @@ static bool can_map(const struct blkif_io *io)
 }
 
 /* After a failure nothing is mapped for a while. Only then the time is of interest. */
-static bool is_discouraged(struct blkif_queue *q)
+static bool is_discouraged(const struct blkif_io *io)
 {
-	if (!q->map_retry_at_ns)
-		return false;
-	if (clock_now_ns() < q->map_retry_at_ns)
-		return true;
-	q->map_retry_at_ns = 0;
-	return false;
+	uint64_t retry_at_ns = io->queue->map_retry_at_ns;
+
+	return retry_at_ns && now_of(io) < retry_at_ns;
 }
 
-static void discourage(struct blkif_queue *q)
+static void discourage(const struct blkif_io *io)
 {
-	q->map_retry_at_ns = clock_now_ns() + BLKIF_MAPS_RETRY_NS;
+	io->queue->map_retry_at_ns = now_of(io) + BLKIF_MAPS_RETRY_NS;
 }
 
 static bool map_for_now(struct blkif_io *io)
@@ -138,7 +139,7 @@ static bool map_for_now(struct blkif_io *io)
 	unsigned i = 0, nr = io->req.nr_segments;
 	struct share *share = share_of(io);
 
-	if (is_discouraged(q) || !blkif_quota_take(&q->opts.guest->maps, nr))
+	if (is_discouraged(io) || !blkif_quota_take(&q->opts.guest->maps, nr))
 		return false;
 	do /* there is at least one */
 		refs[i] = io->segments[i].gref;
@@ -146,7 +147,7 @@ static bool map_for_now(struct blkif_io *io)
 	io->pages[0] =
 		share->ops->map(share, q->opts.peer, refs, nr, io->req.kind == BLKIF_KIND_READ);
 	if (!io->pages[0]) {
-		discourage(q);
+		discourage(io);
 		blkif_quota_put(&q->opts.guest->maps, nr);
 		return false;
 	}
@@ -157,7 +158,7 @@ static bool map_for_now(struct blkif_io *io)
 
 static bool map_to_stay(struct blkif_io *io)
 {
-	uint64_t now_ns = clock_now_ns();
+	uint64_t now_ns = now_of(io);
 
 	io->way = BLKIF_PERSISTENT;
 	for (unsigned i = 0; i < io->req.nr_segments; i++) {
@@ -165,7 +166,7 @@ static bool map_to_stay(struct blkif_io *io)
 			blkif_maps_get(&io->queue->maps, io->segments[i].gref, now_ns);
 
 		if (!map) {
-			blkif_data_unmap(io, now_ns);
+			blkif_data_unmap(io);
 			return false;
 		}
 		io->pages[io->nr_pages++] = map;
@@ -234,7 +235,7 @@ static bool prepare_for_devices(struct blkif_io *io)
 		io->way = BLKIF_DMA_PERSISTENT;
 		return true;
 	}
-	if (is_discouraged(q) || !blkif_quota_take(&q->opts.guest->maps, nr))
+	if (is_discouraged(io) || !blkif_quota_take(&q->opts.guest->maps, nr))
 		goto copy;
 	io->way = BLKIF_DMA;
 	io->nr_pages = (uint16_t)nr;
@@ -260,7 +261,7 @@ bool blkif_data_map(struct blkif_io *io)
 	return false;
 }
 
-void blkif_data_add_maps(struct blkif_io *io, uint64_t now_ns)
+void blkif_data_add_maps(struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
@@ -273,7 +274,7 @@ void blkif_data_add_maps(struct blkif_io *io, uint64_t now_ns)
 		return;
 	}
 	while (io->nr_pages < io->req.nr_segments) {
-		map = blkif_maps_get(&q->maps, io->segments[io->nr_pages].gref, now_ns);
+		map = blkif_maps_get(&q->maps, io->segments[io->nr_pages].gref, now_of(io));
 		if (!map)
 			return;
 		io->pages[io->nr_pages++] = map;
@@ -296,7 +297,7 @@ bool blkif_data_take_maps(struct blkif_io *io)
 			piece->bus += io->segments[i].first_sect * BLKIF_SECTOR_SIZE;
 	}
 	if (!good && io->way == BLKIF_DMA)
-		discourage(io->queue);
+		discourage(io);
 	return good;
 }
 
@@ -309,7 +310,7 @@ static void unmap_for_devices(struct blkif_io *io)
 			share->ops->dma_unmap(share, &io->dma[i]);
 }
 
-void blkif_data_unmap(struct blkif_io *io, uint64_t now_ns)
+void blkif_data_unmap(struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
@@ -330,7 +331,7 @@ void blkif_data_unmap(struct blkif_io *io, uint64_t now_ns)
 	case BLKIF_PERSISTENT:
 	case BLKIF_DMA_PERSISTENT:
 		for (unsigned i = 0; i < io->nr_pages; i++)
-			blkif_maps_put(&q->maps, io->pages[i], now_ns);
+			blkif_maps_put(&q->maps, io->pages[i], now_of(io));
 		break;
 	}
 	io->nr_pages = 0;

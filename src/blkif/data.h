@@ -18,7 +18,6 @@
 #define SLUICE_BLKIF_DATA_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 struct blkif_io;
 struct share;
@@ -40,9 +39,9 @@ bool blkif_data_map(struct blkif_io *io);
 bool blkif_data_is_dma(const struct blkif_io *io);
 /* Adds the mappings for devices; after the flush, the other describes them. False: it has to be
  * copied, once its pages are unmapped. */
-void blkif_data_add_maps(struct blkif_io *io, uint64_t now_ns);
+void blkif_data_add_maps(struct blkif_io *io);
 bool blkif_data_take_maps(struct blkif_io *io);
 /* Lets go of what was mapped; pages that were mapped for devices are free after the next flush. */
-void blkif_data_unmap(struct blkif_io *io, uint64_t now_ns);
+void blkif_data_unmap(struct blkif_io *io);
 
 #endif

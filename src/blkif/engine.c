@@ -25,13 +25,14 @@ struct blkif_engine {
 	struct list out;
 	struct list unmap;
 	struct list answer;
+	uint64_t now_ns;  /* once it was asked for in this pass, else 0 */
 	bool feed;        /* starved queues are to be looked at, whatever else there is to do */
 	struct list push; /* queues with responses that nobody can see yet */
 };
 
-void blkif_engine_release(struct blkif_io *io, uint64_t now_ns)
+void blkif_engine_release(struct blkif_io *io)
 {
-	blkif_data_unmap(io, now_ns);
+	blkif_data_unmap(io);
 	blkif_bounce_put(io);
 }
 
@@ -62,7 +63,7 @@ static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io);
 /* From the beginning, with what it needs for that, as if it had just come. */
 static void copy_instead(struct blkif_engine *e, struct blkif_io *io)
 {
-	blkif_engine_release(io, clock_now_ns());
+	blkif_engine_release(io);
 	io->way = BLKIF_COPIED;
 	io->copy = true;
 	take_memory_and_begin(e, io);
@@ -293,11 +294,9 @@ static void share_all(struct blkif_engine *e)
 	struct list mapped = LIST_INIT(mapped), copied_out = LIST_INIT(copied_out);
 	struct list unmapped = LIST_INIT(unmapped);
 	struct list *pos;
-	uint64_t now_ns;
 
 	if (!has_steps(e))
 		return;
-	now_ns = clock_now_ns();
 	list_for_each (pos, &e->fetch)
 		blkif_data_fetch(list_entry(pos, struct blkif_io, node));
 	list_for_each (pos, &e->in)
@@ -305,9 +304,9 @@ static void share_all(struct blkif_engine *e)
 	list_for_each (pos, &e->out)
 		blkif_data_copy(list_entry(pos, struct blkif_io, node), ops->copy_out);
 	list_for_each (pos, &e->unmap)
-		blkif_data_unmap(list_entry(pos, struct blkif_io, node), now_ns);
+		blkif_data_unmap(list_entry(pos, struct blkif_io, node));
 	list_for_each (pos, &e->map)
-		blkif_data_add_maps(list_entry(pos, struct blkif_io, node), now_ns);
+		blkif_data_add_maps(list_entry(pos, struct blkif_io, node));
 	ops->flush(e->share);
 
 	/* What is found now has its turn in the next pass. */
@@ -413,18 +412,18 @@ static void take_back_finished(struct blkif_engine *e)
 static void answer_all(struct blkif_engine *e)
 {
 	struct list *pos;
-	uint64_t now_ns;
 
 	if (list_empty(&e->answer))
 		return;
-	now_ns = clock_now_ns();
+	/* Hypercalls and the device's driver have taken their time: that is the requests' too. */
+	e->now_ns = clock_now_ns();
 	while ((pos = list_pop(&e->answer))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 		struct blkif_queue *q = io->queue;
 
 		/* First of all: a response says that the guest's pages are its own again. */
-		blkif_engine_release(io, now_ns);
-		blkif_queue_answer(q, io, now_ns);
+		blkif_engine_release(io);
+		blkif_queue_answer(q, io, e->now_ns);
 		if (list_empty(&q->node))
 			list_add_tail(&e->push, &q->node);
 	}
@@ -443,6 +442,7 @@ static int engine_poll(struct poller *p)
 {
 	struct blkif_engine *e = container_of(p, struct blkif_engine, poller);
 
+	e->now_ns = 0;
 	if (!has_work(e))
 		return 0;
 	take_back_finished(e);
@@ -451,6 +451,7 @@ static int engine_poll(struct poller *p)
 	answer_all(e);
 	e->feed = false;
 	feed_starved(e);
+	e->now_ns = 0;
 	return 1;
 }
 
@@ -514,6 +515,13 @@ struct reactor *blkif_engine_reactor(const struct blkif_engine *e)
 struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e)
 {
 	return &e->bounces;
+}
+
+uint64_t blkif_engine_now(struct blkif_engine *e)
+{
+	if (!e->now_ns)
+		e->now_ns = clock_now_ns();
+	return e->now_ns;
 }
 
 struct share *blkif_engine_share(const struct blkif_engine *e)

@@ -130,13 +130,15 @@ void blkif_engine_take(struct blkif_engine *e, struct blkif_io *io);
 void blkif_engine_retry(struct blkif_engine *e, struct blkif_io *io, bool fail);
 /* Engine: takes the memory and mappings of an io back; those for devices end with the next flush.
  */
-void blkif_engine_release(struct blkif_io *io, uint64_t now_ns);
+void blkif_engine_release(struct blkif_io *io);
 /* Engine: has all that was added to the share done. Not while a pass collects its steps. */
 void blkif_engine_flush(struct blkif_engine *e);
 /* Engine: looks again at requests that wait for memory. */
 void blkif_engine_wake(struct blkif_engine *e);
 struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e);
 struct share *blkif_engine_share(const struct blkif_engine *e);
+/* Engine: the time, which is looked at once a pass. */
+uint64_t blkif_engine_now(struct blkif_engine *e);
 
 /*
  * Queue: the device has failed the io. Returns whether the queue keeps it to try again; else it has

@@ -325,12 +325,11 @@ static void give_back(struct blkif_queue *q)
 {
 	const void *slots[BLKIF_MAX_SLOTS];
 	struct list back = LIST_INIT(back);
-	uint64_t now_ns = clock_now_ns();
 	struct list *pos;
 	uint32_t n = 0;
 
 	while ((pos = list_pop(&q->parked))) {
-		blkif_engine_release(list_entry(pos, struct blkif_io, node), now_ns);
+		blkif_engine_release(list_entry(pos, struct blkif_io, node));
 		list_add_tail(&back, pos);
 	}
 	/* Before its ring has them again, the guest's pages are its own. */
