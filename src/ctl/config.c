@@ -68,6 +68,17 @@ bool config_keeps(const struct config *c, const char *name, bool owner)
 	return false;
 }
 
+void config_each_kept_owner(const struct config *c, void (*each)(const json_t *params, void *arg),
+			    void *arg)
+{
+	for (size_t i = 0; i < json_array_size(c->kept); i++) {
+		const json_t *entry = json_array_get(c->kept, i);
+
+		if (is_owner(c, entry))
+			each(json_object_get(entry, "params"), arg);
+	}
+}
+
 static void drop_kept(struct config *c, const struct config_change *ch)
 {
 	for (size_t i = json_array_size(c->kept); i-- > 0;)

@@ -95,6 +95,10 @@ int config_load(struct config *c,
 /* Starts @ch now, or when those before it are done. */
 void config_submit(struct config *c, struct config_change *ch);
 
+/* Calls @each with the parameters of each owner of bdevs that could not be made. */
+void config_each_kept_owner(const struct config *c, void (*each)(const json_t *params, void *arg),
+			    void *arg);
+
 /* Whether the file has a bdev of that name, or an @owner of bdevs, that could not be made. */
 bool config_keeps(const struct config *c, const char *name, bool owner);
 

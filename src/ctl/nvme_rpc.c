@@ -66,6 +66,47 @@ static json_t *describe_bdevs(const struct nvme_drive *d)
 	return list;
 }
 
+/* Drives that are in the file, and could not be had at start */
+
+static const char *text_of(const json_t *params, const char *name)
+{
+	const char *text = json_string_value(json_object_get(params, name));
+
+	return text ? text : "";
+}
+
+struct kept_check {
+	const struct spec *spec;
+	struct nvme_pci_address address;
+	int rc;
+	struct err *err;
+};
+
+static void check_one_kept(const json_t *params, void *arg)
+{
+	struct kept_check *check = arg;
+	const char *name = text_of(params, "name"), *address = text_of(params, "traddr");
+
+	if (!strcmp(name, check->spec->name) == !strcmp(address, check->address.text))
+		return;
+	check->rc = err_set(check->err, -EEXIST,
+			    "drive %.32s was not there at the start, and is kept as \"%.40s\": "
+			    "attach it by that name, choose others for this one, or have it "
+			    "forgotten by 'sluice nvme detach %.40s'",
+			    address, name, name);
+}
+
+/* Name and address both belong to a drive that is kept, or to none. */
+static int check_kept(const struct nvme_rpc *n, const struct spec *spec, struct err *err)
+{
+	struct kept_check check = {.spec = spec, .err = err};
+
+	/* What is no address is refused by the drives. */
+	if (!nvme_pci_parse_address(spec->traddr, &check.address, NULL))
+		config_each_kept_owner(n->config, check_one_kept, &check);
+	return check.rc;
+}
+
 /* Attaching */
 
 struct change {
@@ -179,6 +220,8 @@ static void handle_attach(struct rpc_request *req, const json_t *params, void *a
 	c->spec = spec;
 	c->attach.done = attached;
 	rc = check_transport(&spec, &err);
+	if (!rc)
+		rc = check_kept(c->rpc, &spec, &err);
 	if (!rc)
 		rc = nvme_drive_attach(c->rpc->drives, spec.name, spec.traddr, &c->attach, &err);
 	if (rc)
@@ -376,33 +419,58 @@ static json_t *describe(const struct nvme_drive *d)
 			 text_field(id->fr, sizeof(id->fr)), "bdevs", describe_bdevs(d));
 }
 
+struct listing {
+	struct nvme_rpc *rpc;
+	const char *wanted; /* NULL: all */
+	json_t *list;       /* NULL: there was no memory */
+};
+
+static void add_entry(struct listing *l, json_t *entry)
+{
+	if (!l->list || !json_array_append_new(l->list, entry))
+		return;
+	json_decref(l->list);
+	l->list = NULL;
+}
+
+static void add_kept(const json_t *params, void *arg)
+{
+	struct listing *l = arg;
+	const char *name = text_of(params, "name");
+
+	/* While its set is being saved, one that is there now is in the file as well. */
+	if ((l->wanted && strcmp(l->wanted, name)) || nvme_drive_find(l->rpc->drives, name))
+		return;
+	add_entry(l, json_pack("{s:s, s:[{s:s, s:{s:s, s:s}}], s:[]}", "name", name, "ctrlrs",
+			       "state", "missing", "trid", "trtype", "PCIe", "traddr",
+			       text_of(params, "traddr"), "bdevs"));
+}
+
 static void handle_get(struct rpc_request *req, const json_t *params, void *arg)
 {
 	static const struct params_field fields[] = {
 		PARAMS_OPTIONAL(struct spec, name, PARAMS_STRING),
 	};
-	struct nvme_rpc *n = arg;
+	struct listing l = {.rpc = arg};
 	struct nvme_drive *d = NULL;
 	struct spec wanted = {0};
-	json_t *list;
 	struct err err;
 
 	if (!rpc_decode(req, params, fields, 1, &wanted))
 		return;
-	if (wanted.name && !nvme_drive_find(n->drives, wanted.name)) {
-		rpc_fail(req, no_drive(wanted.name, &err), "%s", err.text);
+	l.wanted = wanted.name;
+	l.list = json_array();
+	while ((d = nvme_drive_next(l.rpc->drives, d))) {
+		if (!l.wanted || !strcmp(l.wanted, nvme_drive_name(d)))
+			add_entry(&l, describe(d));
+	}
+	config_each_kept_owner(l.rpc->config, add_kept, &l);
+	if (l.wanted && l.list && !json_array_size(l.list)) {
+		json_decref(l.list);
+		rpc_fail(req, no_drive(l.wanted, &err), "%s", err.text);
 		return;
 	}
-	list = json_array();
-	while (list && (d = nvme_drive_next(n->drives, d))) {
-		if (wanted.name && strcmp(wanted.name, nvme_drive_name(d)))
-			continue;
-		if (json_array_append_new(list, describe(d))) {
-			json_decref(list);
-			list = NULL;
-		}
-	}
-	rpc_reply(req, list);
+	rpc_reply(req, l.list);
 }
 
 /* Health */

@@ -8,6 +8,8 @@
  *   bdev_nvme_get_controller_health_info  {name}                           -> object
  *
  * The set of drives is saved with that of bdevs, and what is answered with success has been saved.
+ * A drive of the set that could not be had at start is listed as missing, and can be attached again
+ * by its name, or detached.
  */
 #ifndef SLUICE_CTL_NVME_RPC_H
 #define SLUICE_CTL_NVME_RPC_H

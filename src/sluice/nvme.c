@@ -58,6 +58,14 @@ static const json_t *find_controller(const json_t *controllers, const char *whic
 	return NULL;
 }
 
+/* The same, but only if the daemon has it, too, and does not just remember it. */
+static const json_t *find_attached(const json_t *controllers, const char *which)
+{
+	const json_t *controller = find_controller(controllers, which);
+
+	return controller && strcmp(controller_state(controller), "missing") ? controller : NULL;
+}
+
 /* Listing */
 
 struct list_call {
@@ -91,7 +99,8 @@ static void add_drive(const struct claim_drive *d, void *arg)
 {
 	struct list_call *call = arg;
 	const struct client *c = call->client;
-	const json_t *controller = find_controller(call->controllers, d->address.text);
+	const json_t *controller = find_attached(call->controllers, d->address.text);
+	const json_t *kept = find_controller(call->controllers, d->address.text);
 	json_t *namespaces = json_array(), *uses = json_array(), *entry;
 
 	claim_namespaces(c->root, d, add_namespace, namespaces);
@@ -106,11 +115,35 @@ static void add_drive(const struct claim_drive *d, void *arg)
 			  "firmware_revision",
 			  controller ? client_text(controller, "firmware_revision") : d->firmware,
 			  "namespaces", namespaces, "uses", uses);
+	if (entry && kept && !controller)
+		json_object_set_new(entry, "kept_as", json_string(client_text(kept, "name")));
 	if (entry && controller) {
 		json_object_set_new(entry, "state", json_string(controller_state(controller)));
 		json_object_set(entry, "bdevs", json_object_get(controller, "bdevs"));
 	}
 	json_array_append_new(call->list, entry);
+}
+
+/* Drives that the daemon remembers, and that this host does not have. */
+static void add_missing(struct list_call *call)
+{
+	for (size_t i = 0; i < json_array_size(call->controllers); i++) {
+		const json_t *controller = json_array_get(call->controllers, i);
+		const char *address = controller_address(controller);
+		bool listed = strcmp(controller_state(controller), "missing");
+
+		for (size_t k = 0; k < json_array_size(call->list) && !listed; k++)
+			listed = !strcmp(client_text(json_array_get(call->list, k), "traddr"),
+					 address);
+		if (listed)
+			continue;
+		json_array_append_new(call->list,
+				      json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:[], s:[]}",
+						"traddr", address, "owner", "missing", "driver", "",
+						"name", client_text(controller, "name"),
+						"model_number", "", "serial_number", "",
+						"firmware_revision", "", "namespaces", "uses"));
+	}
 }
 
 /* "nvme0n1 1G, nvme0n2 10G", or the daemon's bdevs, to @out. */
@@ -153,6 +186,9 @@ static void add_row(struct table *t, const json_t *drive)
 	table_cell(t, "%s", contents);
 	if (json_object_get(drive, "state") && strcmp(client_text(drive, "state"), "enabled"))
 		table_note(t, "state: %s", client_text(drive, "state"));
+	if (json_object_get(drive, "kept_as"))
+		table_note(t, "kept as %s, and not attached at the start: see the log of sluiced",
+			   client_text(drive, "kept_as"));
 	for (size_t i = 0; i < json_array_size(uses); i++)
 		table_note(t, "in use: %s %s", client_text(json_array_get(uses, i), "device"),
 			   client_text(json_array_get(uses, i), "how"));
@@ -177,6 +213,7 @@ int nvme_command_list(struct client *c, int argc, char **argv)
 	call.controllers = controllers;
 	call.list = json_array();
 	rc = claim_list(c->root, add_drive, &call, &err);
+	add_missing(&call);
 	if (rc) {
 		rc = client_fail(c, "%s", err.text);
 	} else if (c->json) {
@@ -353,7 +390,7 @@ int nvme_command_release(struct client *c, int argc, char **argv)
 	if (claim_look(c->root, words[0], &d, &err))
 		return client_fail(c, "%s", err.text);
 	controllers = get_controllers(c);
-	controller = find_controller(controllers, d.address.text);
+	controller = find_attached(controllers, d.address.text);
 	if (controller)
 		rc = client_fail(c,
 				 "drive %s is attached as %s: let go of it first, by 'sluice nvme "
@@ -566,7 +603,7 @@ int nvme_command_show(struct client *c, int argc, char **argv)
 	if (rc != CLIENT_GO_ON)
 		return rc;
 	controllers = get_controllers(c);
-	controller = find_controller(controllers, words[0]);
+	controller = find_attached(controllers, words[0]);
 	if (!controller) {
 		rc = not_attached(c, words[0]);
 	} else if (client_call(c, "bdev_nvme_get_controller_health_info",

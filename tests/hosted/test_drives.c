@@ -147,8 +147,10 @@ static void a_drive_that_is_not_there_is_kept(void **state)
 	host_write_file(&service.host, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x020000\n");
 	service_start();
 	service_prints("bdev list", "nvme0n1", false);
-	service_end();
+	service_prints("nvme list", FAKE_DRIVE " missing nvme0 - - -\n", true);
 	host_write_file(&service.host, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x010802\n");
+	service_prints("nvme list", "\n kept as nvme0, and not attached", true);
+	service_end();
 	service_start();
 	service_prints("bdev list", "nvme0n1", true);
 	service_end();

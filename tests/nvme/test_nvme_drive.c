@@ -613,6 +613,27 @@ static void test_namespaces_change(void **state)
 	detach(d);
 }
 
+/* An event has the log read, once for all that come meanwhile. */
+static void test_health_event(void **state)
+{
+	struct nvme_drive *d = attach();
+	unsigned *reads = &s->model.commands[1][NVME_ADMIN_GET_LOG_PAGE], before = *reads, once;
+
+	nvme_drive_release(d);
+	model_send_event(&s->model, NVME_LOG_SMART << 16 | 1 << 8 | 1);
+	stage_wait(s, 2 * NSEC_PER_SEC);
+	once = *reads - before;
+	assert_true(once >= 1);
+	before = *reads;
+	model_send_event(&s->model, NVME_LOG_SMART << 16 | 1 << 8 | 1);
+	stage_wait(s, 2 * NSEC_PER_SEC);
+	assert_int_equal(*reads - before, once);
+	/* One that is on its way when the drive goes. */
+	model_send_event(&s->model, NVME_LOG_SMART << 16 | 1 << 8 | 1);
+	stage_until(s, 2 * NSEC_PER_SEC, *reads > before + once);
+	detach(d);
+}
+
 static void test_pulled(void **state)
 {
 	struct nvme_drive *d = attach();
@@ -759,6 +780,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_namespace, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_detach_in_reset, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_namespaces_change, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_health_event, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pulled, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_pulled_while_its_table_is_read, setup,
 						teardown),

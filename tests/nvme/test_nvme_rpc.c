@@ -383,7 +383,15 @@ static void test_kept(void **state)
 	stop();
 	w.open_rc = -ENODEV;
 	start();
-	expect("rpc bdev_nvme_get_controllers", "[]\n");
+	expect_output("rpc bdev_nvme_get_controllers", "\"state\": \"missing\"");
+	assert_non_null(strstr(w.out, ENTRY));
+	expect_output("rpc bdev_nvme_get_controllers {\"name\":\"nvme0\"}", "missing");
+	expect_error("rpc bdev_nvme_get_controllers {\"name\":\"nvme1\"}", "no drive 'nvme1'");
+	expect_error("nvme show nvme0", "no drive 'nvme0' is attached");
+	/* Nobody takes its name, and it gets no other. */
+	expect_error("bdev create nvme nvme0 0000:00:05.0", "is kept as \"nvme0\"");
+	expect_error("bdev create nvme other " ADDRESS, "is kept as \"nvme0\"");
+	expect_error("bdev create nvme 0000:00:05.0", "there is no drive 0000:00:05.0");
 	/* It is in the file, and stays there whatever else changes. */
 	expect_error("bdev delete nvme0", "no bdev 'nvme0'");
 	expect_output("bdev create null nvme0 --size 1M", "created");
@@ -397,6 +405,8 @@ static void test_kept(void **state)
 	expect_output("bdev create nvme nvme0 " ADDRESS, "nvme0n1");
 	assert_non_null(strstr(saved(), ENTRY));
 	assert_null(strstr(strstr(saved(), ENTRY) + 1, ENTRY));
+	run("rpc bdev_nvme_get_controllers");
+	assert_null(strstr(w.out, "missing"));
 	stop();
 	w.open_rc = -ENODEV;
 	start();
