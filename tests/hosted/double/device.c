@@ -266,12 +266,13 @@ static void let_go(struct double_domain *self, unsigned page)
 }
 
 /*
- * Which page of domain 0's is mapped at @addr: pages may have been moved since they were shared, of
- * which only the kernel knows.
+ * Which pages of domain 0's are mapped from @addr on: pages may have been moved since they were
+ * shared, of which only the kernel knows.
  */
-static unsigned find_page(const struct double_domain *self, const void *addr)
+static void find_pages(const struct double_domain *self, uintptr_t addr, uint32_t count,
+		       size_t *pages)
 {
-	unsigned long start, end, offset, inode, found = DOUBLE_DOMAIN_PAGES;
+	unsigned long start, end, offset, inode;
 	char line[512];
 	struct stat st;
 	FILE *f;
@@ -279,29 +280,40 @@ static unsigned find_page(const struct double_domain *self, const void *addr)
 	f = fopen("/proc/self/maps", "re");
 	if (!f || fstat(self->memfd, &st))
 		double_abort("cannot read /proc/self/maps");
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%lx-%lx %*s %lx %*s %lu", &start, &end, &offset, &inode) == 4 &&
-		    (uintptr_t)addr >= start && (uintptr_t)addr < end && inode == st.st_ino)
-			found = (offset + (uintptr_t)addr - start) / DOUBLE_PAGE_SIZE;
+	for (uint32_t i = 0; i < count; i++)
+		pages[i] = DOUBLE_DOMAIN_PAGES;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx %*s %lx %*s %lu", &start, &end, &offset, &inode) != 4 ||
+		    inode != st.st_ino)
+			continue;
+		for (uint32_t i = 0; i < count; i++) {
+			uintptr_t at = addr + (uintptr_t)i * DOUBLE_PAGE_SIZE;
+
+			if (at >= start && at < end)
+				pages[i] = (offset + at - start) / DOUBLE_PAGE_SIZE;
+		}
+	}
 	fclose(f);
-	return (unsigned)found;
 }
 
 int xengntshr_unshare(xengntshr_handle *xgs, void *start_address, uint32_t count)
 {
 	struct double_domain *self = double_get_domain(0);
+	size_t *pages = calloc(count, sizeof(*pages));
 
+	if (!pages)
+		double_abort("out of memory");
+	find_pages(self, (uintptr_t)start_address, count, pages);
+	pthread_mutex_lock(&double_gnttab_lock);
 	for (uint32_t i = 0; i < count; i++) {
-		char *addr = (char *)start_address + (size_t)i * DOUBLE_PAGE_SIZE;
-		unsigned page = find_page(self, addr);
-
-		if (page >= DOUBLE_DOMAIN_PAGES || !shared[page].used || shared[page].late)
+		if (pages[i] >= DOUBLE_DOMAIN_PAGES || !shared[pages[i]].used ||
+		    shared[pages[i]].late)
 			double_abort("what is to be unshared is no shared page");
-		munmap(addr, DOUBLE_PAGE_SIZE);
-		pthread_mutex_lock(&double_gnttab_lock);
-		let_go(self, page);
-		pthread_mutex_unlock(&double_gnttab_lock);
+		let_go(self, (unsigned)pages[i]);
 	}
+	munmap(start_address, (size_t)count * DOUBLE_PAGE_SIZE);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	free(pages);
 	return 0;
 }
 
