@@ -580,6 +580,32 @@ static void chain_done(struct nvme_admin *a, int rc)
 	next_step(c, c->step);
 }
 
+/* The way back */
+
+static void delete_done(struct nvme_admin *a, int rc)
+{
+	struct nvme_ctrl *c = container_of(a, struct nvme_ctrl, undo);
+
+	/* One that refuses this is shut down all the same. */
+	c->at = rc ? 2 * c->qps_len : c->at + 1;
+}
+
+bool nvme_bringup_undo(struct nvme_ctrl *c)
+{
+	/* All submission queues, then their completion queues. */
+	bool cq = c->at >= c->qps_len;
+
+	if (c->at == 2 * c->qps_len)
+		return false;
+	c->undo = (struct nvme_admin){
+		.sqe = {.opcode = cq ? NVME_ADMIN_DELETE_CQ : NVME_ADMIN_DELETE_SQ,
+			.cdw10 = c->qps[c->at % c->qps_len]->id},
+		.done = delete_done,
+	};
+	nvme_admin_start(c, &c->undo);
+	return true;
+}
+
 void nvme_bringup_start(struct nvme_ctrl *c)
 {
 	next_step(c, NVME_STEP_IDENTIFY);

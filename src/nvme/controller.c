@@ -5,9 +5,8 @@
  * holds the queues, disables the controller and brings it up again; failing cuts it off and is
  * final.  Bringing up (base specification 3.5.1) is registers first, here, then bringup.c's chain.
  *
- * A stop deletes no queues, as a host may before a shutdown: they are at rest, their users have
- * seen the end of all they care for, and what a Delete would abort dies with the disabling that
- * follows at once.
+ * A stop is in good order (base specification 3.6.1): queues are deleted, which also ends what is
+ * still in them, then the controller is told to shut down, then disabled and cut off.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -306,13 +305,19 @@ static void shut_down(struct nvme_ctrl *c)
 	enter(c, NVME_PHASE_SHUTDOWN, within > SHUTDOWN_NS ? within : SHUTDOWN_NS);
 }
 
+static void delete_queues(struct nvme_ctrl *c)
+{
+	c->at = 0;
+	enter(c, NVME_PHASE_DELETE, SHUTDOWN_NS);
+}
+
 /* The queues rest. */
 static void held(struct nvme_ctrl *c)
 {
 	if (c->state == NVME_RESETTING)
 		disable(c);
 	else if (c->state == NVME_STOPPING)
-		shut_down(c);
+		delete_queues(c);
 	else
 		enter(c, NVME_PHASE_CUT, 0);
 }
@@ -432,6 +437,12 @@ static void tick(struct reactor_timer *t)
 			nvme_ctrl_reset(c, "the system has let go of the drive");
 		else
 			poll_admin(c);
+		break;
+	case NVME_PHASE_DELETE:
+		if (csts & NVME_CSTS_CFS || late || !nvme_admin_poll(c))
+			shut_down(c);
+		else if (!c->admin_now && !nvme_bringup_undo(c))
+			shut_down(c);
 		break;
 	case NVME_PHASE_SHUTDOWN:
 		if ((csts & NVME_CSTS_SHST_MASK) == NVME_CSTS_SHST_COMPLETE ||

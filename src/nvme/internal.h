@@ -33,6 +33,7 @@ enum nvme_phase {
 	NVME_PHASE_ENABLE,   /* CSTS.RDY = 1 */
 	NVME_PHASE_COMMANDS, /* the chain of admin commands */
 	NVME_PHASE_LIVE,
+	NVME_PHASE_DELETE,   /* the queues, one by one */
 	NVME_PHASE_SHUTDOWN, /* CSTS.SHST */
 	NVME_PHASE_CUT,      /* bus mastering off */
 	NVME_PHASE_END,      /* the queues' answers */
@@ -104,6 +105,7 @@ struct nvme_ctrl {
 	/* The chain of commands. */
 	enum nvme_step step;
 	struct nvme_admin chain;
+	struct nvme_admin undo;
 	unsigned at; /* which of the queues, or of the namespaces */
 	bool rescan; /* only the namespaces, while it is live */
 	bool rescan_again;
@@ -178,6 +180,11 @@ void nvme_ctrl_help_asked(struct reactor_msg *msg);
 /* Begins the chain; or, while it is live, the look at namespaces. */
 void nvme_bringup_start(struct nvme_ctrl *c);
 void nvme_bringup_rescan(struct nvme_ctrl *c);
+/*
+ * Before a shutdown, with c->at at 0 first and nothing else under way: sends the next command that
+ * deletes a queue. Returns false if there is none left.
+ */
+bool nvme_bringup_undo(struct nvme_ctrl *c);
 /* What it is at, in words. */
 const char *nvme_bringup_step(const struct nvme_ctrl *c);
 

@@ -370,6 +370,31 @@ static uint16_t create_queue(struct model *m, const struct nvme_sqe *sqe, bool c
 	return 0;
 }
 
+/* What is in a submission queue ends with it; it must be deleted before its completion queue. */
+static uint16_t delete_queue(struct model *m, const struct nvme_sqe *sqe, bool cq)
+{
+	uint32_t qid = sqe->cdw10;
+
+	if (!qid || qid > m->io_queues || !(cq ? &m->cqs[qid] : &m->sqs[qid])->exists)
+		return DNR(NVME_SC_INVALID_QID);
+	if (cq) {
+		if (m->sqs[qid].exists)
+			violate(m, "completion queue %u is deleted first", qid);
+		m->cqs[qid].exists = false;
+		return 0;
+	}
+	for (unsigned i = 0; i < MODEL_PENDING; i++) {
+		struct model_pending *p = &m->pending[i];
+
+		if (!p->used || p->qid != qid)
+			continue;
+		p->used = false;
+		complete(m, p->qid, &p->sqe, NVME_SC_SQ_DELETED, 0);
+	}
+	m->sqs[qid].exists = false;
+	return 0;
+}
+
 /* Takes the command out of waiting; the Abort's result: 0 if it was aborted. */
 static uint32_t abort_command(struct model *m, uint32_t cdw10)
 {
@@ -416,6 +441,10 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 	case NVME_ADMIN_CREATE_SQ:
 		status = create_queue(m, sqe, sqe->opcode == NVME_ADMIN_CREATE_CQ);
 		break;
+	case NVME_ADMIN_DELETE_CQ:
+	case NVME_ADMIN_DELETE_SQ:
+		status = delete_queue(m, sqe, sqe->opcode == NVME_ADMIN_DELETE_CQ);
+		break;
 	case NVME_ADMIN_ABORT:
 		result = abort_command(m, sqe->cdw10);
 		break;
@@ -450,7 +479,11 @@ static void do_admin(struct model *m, const struct nvme_sqe *sqe)
 		}
 		m->shadow = sqe->prp1;
 		m->event = sqe->prp2;
-		/* Those of the admin queue hold what its registers do. */
+		/* Those of the admin queue hold what its registers do, from now on. */
+		if (m->sqs[0].tail != *(uint32_t *)reach(m, m->shadow, 4, "shadow doorbell") ||
+		    m->cqs[0].head != *(uint32_t *)reach(m, m->shadow + doorbell(m, 0, true), 4,
+							 "shadow doorbell"))
+			violate(m, "the admin queue's shadow doorbells are others");
 		for (size_t at = doorbell(m, 1, false); at < DMA_PAGE_SIZE; at += 4) {
 			const uint32_t *shadow = reach(m, m->shadow + at, 4, "shadow doorbell");
 			const uint32_t *event = reach(m, m->event + at, 4, "event index");

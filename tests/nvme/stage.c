@@ -36,6 +36,8 @@ static void changed(struct nvme_ctrl *c, enum nvme_change what, void *arg)
 	struct stage *s = arg;
 
 	s->changed[what]++;
+	if (what == NVME_CHANGED_HEALTH && s->stop_on_health)
+		nvme_ctrl_stop(c);
 }
 
 static void stopped(struct nvme_ctrl *c, void *arg)

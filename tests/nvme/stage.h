@@ -26,6 +26,7 @@ struct stage {
 	unsigned stopped;
 	unsigned changed[3]; /* by enum nvme_change */
 	unsigned steps;      /* of what is waited for now */
+	bool stop_on_health; /* stops the controller when that has changed */
 	bool frozen;         /* the reactors but home get no turns */
 };
 

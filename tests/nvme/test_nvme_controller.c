@@ -53,6 +53,8 @@ static void test_life(void **state)
 	assert_int_equal(s->model.commands[1][NVME_ADMIN_ASYNC_EVENT], 2);
 	stage_stop(s);
 	assert_int_equal(s->stopped, 1);
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_DELETE_SQ], 3);
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_DELETE_CQ], 3);
 	assert_int_equal(s->model.shutdowns, 1);
 	assert_false(model_bus_master(&s->model));
 	assert_int_equal(s->model.bar[NVME_REG_CC] & NVME_CC_EN, 0);
@@ -472,6 +474,19 @@ static void test_events(void **state)
 	assert_int_equal(s->changed[NVME_CHANGED_HEALTH], 1);
 }
 
+/* An event that asks for a look at namespaces, behind one on which the owner stops. */
+static void test_event_when_stopping(void **state)
+{
+	stage_start(s);
+	stage_wait(s, NSEC_PER_SEC);
+	s->stop_on_health = true;
+	model_send_event(&s->model, 1 | 1 << 8 | NVME_LOG_SMART << 16);
+	model_send_event(&s->model, 2 | NVME_LOG_CHANGED_NAMESPACES << 16);
+	stage_until(s, 20 * NSEC_PER_SEC, s->stopped);
+	assert_int_equal(s->changed[NVME_CHANGED_HEALTH], 1);
+	assert_int_equal(s->changed[NVME_CHANGED_NAMESPACES], 0);
+}
+
 /* A reset in the midst of looking at the namespaces anew looks at them anyway. */
 static void test_reset_while_scanning(void **state)
 {
@@ -643,6 +658,52 @@ static void test_stop_while_failing(void **state)
 	assert_int_equal(s->rc, -ETIMEDOUT);
 }
 
+/* Deleting queues is a courtesy: who refuses it, or does not answer, is shut down without. */
+static void test_delete_refused(void **state)
+{
+	static const enum model_fault_kind kinds[] = {FAULT_STATUS, FAULT_LOSE, FAULT_WRONG_CID};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		uint64_t start;
+
+		if (i) {
+			teardown(state);
+			setup(state);
+		}
+		stage_start(s);
+		model_add_fault(&s->model, &(struct model_fault){.kind = kinds[i],
+								 .admin = true,
+								 .opcode = NVME_ADMIN_DELETE_SQ,
+								 .skip = 1,
+								 .times = 1,
+								 .status = NVME_STATUS_DNR |
+									   NVME_SC_INVALID_QID});
+		/* What is lost is in flight at the shutdown, which is what the model asks of us. */
+		start = clock_now_ns();
+		stage_stop(s);
+		assert_int_equal(s->model.shutdowns, 1);
+		assert_int_equal(s->model.commands[1][NVME_ADMIN_DELETE_SQ], 2);
+		assert_int_equal(s->model.commands[1][NVME_ADMIN_DELETE_CQ], 0);
+		assert_in_range(clock_now_ns() - start, 0, 11 * NSEC_PER_SEC);
+		if (i)
+			assert_int_equal(s->model.violations--, 1);
+	}
+}
+
+/* An admin command that is under way comes to its end first. */
+static void test_stop_during_command(void **state)
+{
+	struct nvme_smart_log smart;
+	struct log_call call;
+
+	stage_start(s);
+	ask_log(&call, NVME_LOG_SMART, &smart, sizeof(smart));
+	stage_stop(s);
+	assert_int_equal(call.over, 1);
+	assert_int_equal(call.rc, 0);
+	assert_int_equal(s->model.commands[1][NVME_ADMIN_DELETE_CQ], 3);
+}
+
 static void test_shutdown_stuck(void **state)
 {
 	stage_start(s);
@@ -697,6 +758,7 @@ int main(void)
 		TEST(test_logs),
 		TEST(test_logs_in_trouble),
 		TEST(test_events),
+		TEST(test_event_when_stopping),
 		TEST(test_reset_while_scanning),
 		TEST(test_reset_before_scanning),
 		TEST(test_admin_nonsense),
@@ -707,6 +769,8 @@ int main(void)
 		TEST(test_reset_to_less),
 		TEST(test_stop_early),
 		TEST(test_stop_while_failing),
+		TEST(test_delete_refused),
+		TEST(test_stop_during_command),
 		TEST(test_shutdown_stuck),
 		TEST(test_stop_stuck),
 		TEST(test_removed_while_stopping),

@@ -333,7 +333,14 @@ static void limits(struct stage *stage)
 	m->id_nvm.wzsl = 2;
 	m->id_nvm.dmrl = 3;
 	m->id_nvm.dmrsl = 20;
-	m->id_nvm.dmsl = 50;
+	m->id_nvm.dmsl = 70;
+}
+
+static void limit_in_all(struct stage *stage)
+{
+	stage->model.cap |= NVME_CAP_CSS_SETS;
+	stage->model.id_nvm.dmrsl = 20;
+	stage->model.id_nvm.dmsl = 50;
 }
 
 static void no_zeroes(struct stage *stage)
@@ -379,7 +386,15 @@ static void test_discard(void **state)
 	teardown(state);
 	open_guest(512, limits);
 	memset(s->model.ns[0].data, 0x55, 524288);
-	/* 200 blocks, 50 a command in ranges of 20, 20 and 10. */
+	/* 200 blocks, 60 a command in three ranges. */
+	assert_int_equal(do_io(BDEV_DISCARD, 512, NULL, 102400), 0);
+	assert_int_equal(commands(NVME_CMD_DSM), 4);
+	assert_int_equal(s->model.ranges, 10);
+	check_cleared(512, 512 + 102400);
+	teardown(state);
+	open_guest(512, limit_in_all);
+	memset(s->model.ns[0].data, 0x55, 524288);
+	/* 50 a command in ranges of 20, 20 and 10. */
 	assert_int_equal(do_io(BDEV_DISCARD, 512, NULL, 102400), 0);
 	assert_int_equal(commands(NVME_CMD_DSM), 4);
 	assert_int_equal(s->model.ranges, 12);

@@ -184,6 +184,41 @@ static void test_given_back_in_reset(void **state)
 	bdev_channel_close(third);
 }
 
+static struct nvme_queue *probed;
+static int bound;
+
+static void probe(struct reactor_msg *msg)
+{
+	bound = probed->reactor == s->reactors[1];
+}
+
+/* Of an order and the end of the last use the later one makes it nobody's. */
+static void test_order_and_leave(void **state)
+{
+	struct reactor_msg msg = {.fn = probe};
+
+	teardown(state);
+	open_stage(512, two_queues);
+	for (unsigned i = 0; i < 2; i++) {
+		probed = queue_of(s->reactors[1]);
+		s->frozen = true;
+		if (i)
+			nvme_ctrl_reset(s->ctrl, "as a test");
+		else
+			nvme_queue_close(probed);
+		reactor_send(s->reactors[1], &msg);
+		if (i)
+			nvme_queue_close(probed);
+		else
+			nvme_ctrl_reset(s->ctrl, "as a test");
+		s->frozen = false;
+		bound = -1;
+		stage_until(s, NSEC_PER_SEC, s->changed[NVME_CHANGED_NAMESPACES] == i + 1);
+		assert_int_equal(bound, 1);
+		assert_null(probed->reactor);
+	}
+}
+
 /* A stop, or an end, is not over for who is about to destroy it while others have queues. */
 static void test_stop_in_use(void **state)
 {
@@ -206,6 +241,25 @@ static void test_stop_in_use(void **state)
 	bdev_channel_close(ch);
 	ch = NULL;
 	stage_until(s, NSEC_PER_SEC, s->stopped);
+}
+
+/* What comes between the end and its order to the queue ends with it. */
+static void test_submit_before_end(void **state)
+{
+	static char data[512];
+
+	s->model.never_stops = true;
+	s->model.master_stuck = true;
+	nvme_ctrl_reset(s->ctrl, "as a test");
+	stage_until(s, 10 * NSEC_PER_SEC, nvme_ctrl_state(s->ctrl) == NVME_DEAD);
+	s->frozen = true;
+	s->model.master_stuck = false;
+	stage_until(s, NSEC_PER_SEC, !model_bus_master(&s->model));
+	submit(0, BDEV_READ, 0, data, 512);
+	stage_wait(s, 100 * NSEC_PER_MSEC);
+	assert_false(ios[0].over);
+	s->frozen = false;
+	assert_int_equal(wait_for(0), -ENODEV);
 }
 
 /* Trying again */
@@ -420,7 +474,9 @@ int main(void)
 		TEST(test_given_back),
 		TEST(test_home),
 		TEST(test_given_back_in_reset),
+		TEST(test_order_and_leave),
 		TEST(test_stop_in_use),
+		TEST(test_submit_before_end),
 		TEST(test_retry_delay),
 		TEST(test_delayed_in_trouble),
 		TEST(test_deaf),
