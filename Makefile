@@ -22,6 +22,10 @@ check: deps-build deps-check deps-lab
 fuzz: deps-build deps-check
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
+# Measures the NVMe driver and its ways of sharing against the kernel's, into doc/bench-nvme.md.
+bench-nvme: deps-lab all
+	@lab/bench-nvme
+
 # make lab SCENARIO=name; lab/run --list names them.
 lab: deps-lab all
 	@lab/run $(SCENARIO)
@@ -35,4 +39,4 @@ deps-%:
 clean:
 	@rm -rf $(BUILD) build-asan build-fuzz
 
-.PHONY: all demo check fuzz lab install clean
+.PHONY: all demo check fuzz bench-nvme lab install clean
