@@ -37,6 +37,8 @@ static const char usage[] =
 	"                       (hexadecimal; unmapped: a page's that it reached until now;\n"
 	"                       DOMID:REF: a guest's page that it reached until now)\n"
 	"  --write-from BUS     has it write there what it finds at this address on the bus\n"
+	"  --timeout SECONDS    after which a command is aborted, and the drive reset (default "
+	"30)\n"
 	"  --debug              says more\n";
 
 #define VERIFY_REGION (32ULL << 20)
@@ -86,6 +88,7 @@ static void parse(int argc, char **argv, struct options *opts)
 		{"iov", no_argument, NULL, 'v'},
 		{"read-to", required_argument, NULL, 't'},
 		{"write-from", required_argument, NULL, 'f'},
+		{"timeout", required_argument, NULL, 'T'},
 		{"debug", no_argument, NULL, 'D'},
 		{0},
 	};
@@ -132,6 +135,9 @@ static void parse(int argc, char **argv, struct options *opts)
 			    strcmp(optarg, "persistent"))
 				die("--sharing %s: must be copy, dma or persistent", optarg);
 			load->sharing = optarg;
+			break;
+		case 'T':
+			opts->rig.timeout_s = (unsigned)number("timeout", optarg, 3600);
 			break;
 		case 't':
 			opts->read_to = optarg;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "blkif/engine.h"
 #include "dma/granted.h"
 #include "dma/vfio.h"
@@ -137,6 +138,10 @@ void rig_open(struct rig *rig, const char *address, const struct rig_options *op
 		die("no reactor");
 	nvme_ctrl_default_options(&ctrl_opts);
 	ctrl_opts.io_queues = opts->workers;
+	if (opts->timeout_s) {
+		ctrl_opts.timeout_ns = opts->timeout_s * NSEC_PER_SEC;
+		ctrl_opts.abort_timeout_ns = ctrl_opts.timeout_ns;
+	}
 	if (nvme_ctrl_create(rig->pci, rig->dma, rig->home, &ctrl_opts, &ctrl_ops, rig, &rig->ctrl,
 			     &err))
 		die("%s", err.text);

@@ -55,7 +55,7 @@ struct rig {
 struct rig_options {
 	unsigned workers;
 	size_t memory_pages;
-	uint32_t nsid;
+	unsigned timeout_s; /* of a command; 0: what the driver takes by itself */
 };
 
 /* All of these end the program, with the line, when something fails. */
