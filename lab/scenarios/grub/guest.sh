@@ -9,15 +9,15 @@ result kernel "$(sha256sum </mnt/boot/vmlinuz | cut -d' ' -f1)"
 mkdir /mnt/new
 must cp -r /bin /sbin /mnt/new
 cd /mnt/new || fail "no new files"
-tree_sums >/run/sums.before
+tree_sums /run/sums.before
 cd /
 must umount /mnt
 echo 3 >/proc/sys/vm/drop_caches
 must mount -t ext4 /dev/xvda1 /mnt
 cd /mnt/new || fail "no new files after the remount"
-tree_sums >/run/sums.after
+tree_sums /run/sums.after
 cd /
-must cmp /run/sums.before /run/sums.after
+compare_sums
 must umount /mnt
 result files "$(wc -l </run/sums.after)"
 load load --verify --block 512-64k --depth 16 --batch 4 --flush 100 --requests 2000 --seed 41 /dev/xvda2
