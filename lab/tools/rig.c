@@ -216,7 +216,7 @@ void rig_open_bdev(struct rig *rig, uint32_t nsid)
 		die("%s", err.text);
 	for (unsigned i = 0; i < rig->nr_workers; i++) {
 		struct worker *w = &rig->workers[i];
-		char name[16];
+		char name[24];
 
 		snprintf(name, sizeof(name), "worker%u", i);
 		w->rig = rig;
