@@ -23,7 +23,7 @@
 
 #define DEVICES "/sys/bus/pci/devices"
 /* No driver has this name. */
-#define NO_DRIVER   "sluice"
+#define NO_DRIVER   NVME_SYSFS_NO_DRIVER
 #define VFIO_DRIVER "vfio-pci"
 
 /* Files */

@@ -6,9 +6,10 @@
  * and wake it up.
  *
  * sysfs itself gives these files to anybody who is root, so two processes could drive one drive.  A
- * lock in /run/sluice keeps those away from each other that ask, and the kernel's driver is seen by
- * the link `driver`: a driver that is bound later would fail, because nothing but `sluice nvme
- * release` makes the kernel look for one (driver_override).
+ * lock in /run/sluice keeps those away from each other that ask.  The kernel's driver is seen by
+ * the link `driver`; and so that none comes later, with a rescan of the bus for instance, the drive
+ * is said to want a driver that does not exist (driver_override).  `sluice nvme claim` has said so
+ * already, as a rule.
  */
 #include "nvme/sysfs.h"
 
@@ -215,6 +216,21 @@ static int enable(struct sysfs *s, struct err *err)
 	return 0;
 }
 
+static int keep_drivers_away(struct sysfs *s, struct err *err)
+{
+	char text[64];
+	int rc = read_line(s->dir, "driver_override", text, sizeof(text));
+
+	if (!rc && strcmp(text, NVME_SYSFS_NO_DRIVER))
+		rc = write_text(s->dir, "driver_override", NVME_SYSFS_NO_DRIVER);
+	if (rc)
+		return err_set(err, rc,
+			       "cannot keep the kernel's drivers away from drive %s: %s (run as "
+			       "root)",
+			       s->address.text, strerror(-rc));
+	return 0;
+}
+
 static int open_config(struct sysfs *s, struct err *err)
 {
 	char path[PATH_MAX];
@@ -308,7 +324,12 @@ int nvme_sysfs_open_in(const char *root, const char *address, struct nvme_pci **
 		s->lock_fd = nvme_sysfs_lock(root, name, err);
 		rc = s->lock_fd < 0 ? s->lock_fd : 0;
 	}
-	/* Behind the lock, which whoever gives drives back takes as well. */
+	/* Behind the lock, which whoever gives drives back takes as well; and none comes between.
+	 */
+	if (!rc)
+		rc = check_driver(root, name, err);
+	if (!rc)
+		rc = keep_drivers_away(s, err);
 	if (!rc)
 		rc = check_driver(root, name, err);
 	if (!rc)

@@ -5,6 +5,9 @@
 
 #include "nvme/pci.h"
 
+/* The driver of a drive that is to have none: no driver of the kernel's is called that. */
+#define NVME_SYSFS_NO_DRIVER "sluice"
+
 /* What "/sys" and "/run" are below: "" but in tests. */
 int nvme_sysfs_open_in(const char *root, const char *address, struct nvme_pci **out,
 		       struct err *err);

@@ -291,6 +291,7 @@ static int make_sysfs(void **state)
 	put("class", "0x010802\n");
 	put("enable", "0");
 	put("power/control", "");
+	put("driver_override", "(null)\n");
 	put("power_state", "D0\n");
 	resize("config", 256);
 	resize("resource0", BAR_LEN);
@@ -319,6 +320,8 @@ static void a_drive_is_opened_and_closed(void **state)
 	assert_string_equal(text, "1");
 	get("power/control", text, sizeof(text));
 	assert_string_equal(text, "on");
+	get("driver_override", text, sizeof(text));
+	assert_string_equal(text, "sluice\n");
 	assert_int_equal(pci->ops->config_write(pci, 8, &value, 4), 0);
 	value = 0;
 	assert_int_equal(pci->ops->config_read(pci, 8, &value, 4), 0);
@@ -389,6 +392,10 @@ static void what_cannot_be_opened_is_told(void **state)
 	assert_int_equal(symlink("../../../../bus/pci/drivers/nvme", path), 0);
 	refused(ADDRESS, -EBUSY, "driver \"nvme\": take it by \"sluice nvme claim " ADDRESS "\"");
 	assert_int_equal(unlink(path), 0);
+	snprintf(path, sizeof(path), "%s/sys/bus/pci/devices/" ADDRESS "/driver_override", root);
+	assert_int_equal(unlink(path), 0);
+	refused(ADDRESS, -ENOENT, "cannot keep the kernel's drivers away");
+	put("driver_override", "sluice");
 	resize("resource0", 0);
 	refused(ADDRESS, -EINVAL, "cannot map");
 }
