@@ -141,9 +141,21 @@ static void delete_bdevs(void *arg)
 	bdev_delete_all();
 }
 
+/* Pages of device memory that nobody has given back. */
+static unsigned count_used(const struct dma *dma)
+{
+	unsigned used = 0;
+
+	for (size_t i = 0; i < dma->pages; i++)
+		used += dma->used[i];
+	if (used)
+		fprintf(stderr, "host: left over: %u pages of device memory\n", used);
+	return used;
+}
+
 unsigned host_destroy(struct host *h)
 {
-	unsigned leaks;
+	unsigned leaks = 0;
 
 	for (unsigned i = 0; i < HOST_INSTANCES_MAX; i++)
 		if (h->instances[i])
@@ -153,11 +165,12 @@ unsigned host_destroy(struct host *h)
 	reactor_join(h->control);
 	reactor_destroy(h->control);
 	if (h->dma) {
+		leaks = count_used(h->dma);
 		dma_granted_destroy(h->dma);
 		grant_ledger_close(h->ledger);
 	}
 	xs_close(h->xs);
-	leaks = double_leaks();
+	leaks += double_leaks();
 	double_fini();
 	host_remove_root(h);
 	return leaks;

@@ -50,7 +50,8 @@ struct instance_opts {
 
 /* Boots Xen and dom0. */
 void host_create(struct host *h);
-/* Ends what still runs. Returns how many things were left over (double_leaks()). */
+/* Ends what still runs. Returns how many things were left over (double_leaks()), device
+ * memory among them. */
 unsigned host_destroy(struct host *h);
 /* Makes the host's root, a folder that looks like a PV dom0's, and removes it. */
 void host_make_root(struct host *h);

@@ -619,30 +619,48 @@ static void more_pages_than_are_kept(void **state)
 	assert_int_equal(double_take_dma_faults(), 0);
 }
 
-/* Device memory is short: all of what is there is shared, and it goes on. */
-static void short_of_device_memory_it_gets_slower(void **state)
+/* Fills a ring with requests to copy: as many begin as @pages have room for, and all end. */
+static void copy_with_pages(unsigned pages)
 {
 	struct trial t[30];
 
-	/* The reserve of one queue and a little more than the half that is not shared. */
-	host_limit_dma(&world.host, 2 * (258 + 20));
-	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
-			   &(struct guest_opts){0});
 	held_hold(world.disk);
 	for (unsigned i = 0; i < 30; i++) {
 		trial_init(&t[i], BLKIF_READ, 11, 0);
 		trial_send(&t[i]);
 	}
-	assert_true(held_wait(world.disk, (258 + 20) / 11));
+	assert_true(held_wait(world.disk, pages / 11));
 	world_settle();
-	assert_int_equal(held_kept(world.disk), (258 + 20) / 11);
+	assert_int_equal(held_kept(world.disk), pages / 11);
 	held_release(world.disk, false);
 	trial_collect();
 	for (unsigned i = 0; i < 30; i++)
 		trial_fini(&t[i]);
-	world_run_load(&(struct load_opts){.max_segments = 32}, 500);
 	assert_true(world_stat(NULL, "starved") > 0);
+	assert_int_equal(world_stat("guest", "bounce_pages"), 0);
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
+}
+
+/* Device memory is short: all of what is there is shared, and it goes on. */
+static void short_of_device_memory_it_gets_slower(void **state)
+{
+	/* The reserve of one queue and a little more than the half that is not shared. */
+	host_limit_dma(&world.host, 2 * (258 + 20));
+	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
+			   &(struct guest_opts){0});
+	copy_with_pages(258 + 20);
+	world_run_load(&(struct load_opts){.max_segments = 32}, 500);
+}
+
+/* It is there, and a reactor takes no more of it than it may. */
+static void device_memory_is_taken_as_far_as_bounded(void **state)
+{
+	world_start(&(struct instance_opts){.bounce_pages = 20});
+	guest_create(&world.guest, &world.host, WORLD_GUEST,
+		     &(struct disk_opts){.target = "disk,sharing=copy"});
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+	copy_with_pages(258 + 20);
+	copy_with_pages(258 + 20);
 }
 
 /* There is none for another queue: its disk says so, and works once there is. */
@@ -820,6 +838,7 @@ int main(void)
 		in_persistent(a_guest_maps_no_more_than_it_may),
 		in_persistent(more_pages_than_are_kept),
 		in_dma(short_of_device_memory_it_gets_slower),
+		in_dma(device_memory_is_taken_as_far_as_bounded),
 		in_dma(without_device_memory_a_disk_says_what_to_do),
 		world_test(a_bdev_without_dma_is_refused),
 		world_test(a_domain_that_is_not_pv_is_refused),
