@@ -23,7 +23,7 @@ const char options_usage[] =
 	"  --guest-bounce-mib N bounce memory of one guest in MiB (8)\n"
 	"  --guest-maps N       pages of one guest that are mapped at a time (8192)\n"
 	"  --max-queues N       queues offered to each disk (as reactors, at least 4)\n"
-	"  --poll-us N          longest time to poll an idle queue before it sleeps (50)\n"
+	"  --poll-us N          longest time to poll an idle queue before it sleeps (1000)\n"
 	"  --log-level LEVEL    error, warning, info or debug (info)\n"
 	"  --help, --version\n"
 	"\n"
@@ -205,7 +205,7 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 		.bounce_mib = 16,
 		.guest_bounce_mib = 8,
 		.guest_maps = 8192,
-		.poll_us = 50,
+		.poll_us = 1000,
 		.log_level = LOG_LEVEL_INFO,
 		.cpumask = default_cpumask(),
 	};
