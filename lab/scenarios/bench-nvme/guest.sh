@@ -3,7 +3,7 @@
 # The guest's side of bench-nvme: each load on each disk, round after round, and in each round in
 # another order of disks.  After each it waits for a moment, in which dom0 reads its counters.
 
-rounds=5
+rounds=3
 disks=$(grep -o 'xvd[a-z]$' /proc/partitions | sort | xargs)
 
 measure() { # ROUND DISK LOAD ARGUMENT...
@@ -12,7 +12,7 @@ measure() { # ROUND DISK LOAD ARGUMENT...
 	measure_out=$(blkload --length 1G --seconds 2 --seed "$measure_round" "$@" "/dev/$measure_disk") ||
 		fail "blkload $* on $measure_disk: $measure_out"
 	result "measured $measure_round $measure_disk $measure_load $measure_out"
-	sleep 1
+	sleep 1.5
 }
 
 # Whether a system call hands over one request or many says more of this guest than of its disk, so
