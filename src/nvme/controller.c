@@ -167,12 +167,23 @@ static void hold(struct nvme_ctrl *c)
 		send_orders(c, NVME_ORDER_HOLD);
 }
 
+/*
+ * Whether its registers say that it may be at work. The system may have removed a drive that is
+ * still there, so that there is no configuration space of it, but its registers answer.
+ */
+static bool is_at_work(const struct nvme_pci *pci)
+{
+	uint32_t csts = nvme_reg_read(pci, NVME_REG_CSTS);
+
+	return csts != NVME_GONE && csts & NVME_CSTS_RDY;
+}
+
 static void cut(struct nvme_ctrl *c)
 {
 	int rc = nvme_pci_set_bus_master(c->pci, false);
 
 	/* A drive that is gone writes nothing either. */
-	if (!rc || rc == -ENODEV) {
+	if (!rc || (rc == -ENODEV && !is_at_work(c->pci))) {
 		begin_end(c);
 		if (!c->acks)
 			over(c);
@@ -688,10 +699,7 @@ static bool wait_disabled(const struct nvme_pci *pci)
 	const struct timespec pause = {.tv_nsec = NSEC_PER_MSEC};
 
 	for (;;) {
-		/* Ones are a drive that is gone, and sets nothing in motion any more. */
-		uint32_t csts = nvme_reg_read(pci, NVME_REG_CSTS);
-
-		if (csts == NVME_GONE || !(csts & NVME_CSTS_RDY))
+		if (!is_at_work(pci))
 			return true;
 		if (clock_now_ns() >= end)
 			return false;
@@ -717,10 +725,10 @@ int nvme_ctrl_quiesce(struct nvme_pci *pci, struct err *err)
 			    pci->name);
 	}
 	rc = nvme_pci_set_bus_master(pci, false);
-	if (!rc || rc == -ENODEV)
+	if (!rc || (rc == -ENODEV && pci->bar_len < NVME_REG_DOORBELLS))
 		return 0;
 	return err_set(
-		err, rc,
+		err, rc == -ENODEV ? -EIO : rc,
 		"%s neither stops nor leaves the bus: %s: power-cycle the host to be sure of "
 		"what it writes to",
 		pci->name, strerror(-rc));

@@ -275,6 +275,19 @@ static void test_removed_by_the_system(void **state)
 	assert_int_equal(s->model.resets, 1);
 }
 
+/* The same, and it does not stop when it is told: what it may still write to stays its own. */
+static void test_removed_at_work(void **state)
+{
+	stage_start(s);
+	s->model.never_stops = true;
+	s->model.config_error = -ENODEV;
+	stage_wait(s, 60 * NSEC_PER_SEC);
+	assert_int_equal(s->changed[NVME_CHANGED_DEAD], 0);
+	s->model.never_stops = false;
+	model_power_on(&s->model);
+	stage_until(s, 2 * NSEC_PER_SEC, s->changed[NVME_CHANGED_DEAD]);
+}
+
 /* Nobody has asked it to: what was under way is lost, but not the drive. */
 static void test_stopped_by_itself(void **state)
 {
@@ -750,6 +763,7 @@ int main(void)
 		TEST(test_removed_at_start),
 		TEST(test_removed_while_starting),
 		TEST(test_removed_by_the_system),
+		TEST(test_removed_at_work),
 		TEST(test_stopped_by_itself),
 		TEST(test_not_ours),
 		TEST(test_no_memory),
