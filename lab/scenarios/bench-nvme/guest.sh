@@ -12,7 +12,7 @@ measure() { # ROUND DISK LOAD ARGUMENT...
 	measure_out=$(blkload --length 1G --seconds 2 --seed "$measure_round" "$@" "/dev/$measure_disk") ||
 		fail "blkload $* on $measure_disk: $measure_out"
 	result "measured $measure_round $measure_disk $measure_load $measure_out"
-	sleep 1.5
+	sleep 1
 }
 
 # Whether a system call hands over one request or many says more of this guest than of its disk, so
