@@ -66,7 +66,7 @@ counters() {
 	echo "$(xl list | awk '$1 == "guest" { guest = $NF } $1 == "Domain-0" { dom0 = $NF }
 		END { print guest, dom0 }') $of_blkback $used" \
 		"$(sluice --json rpc framework_get_reactors | tr ',{}' '\n' |
-			awk -F: '/"busy_ns"/ { sum += $2 } END { printf "%d", sum }')"
+			awk -F: '/"busy_ns"/ { sum += $2 } END { printf "%.0f", sum }')"
 }
 
 # Follows the guest's console without a process of its own; `read` from a pipe that nobody writes to
