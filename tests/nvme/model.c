@@ -728,8 +728,12 @@ static bool run_queues(struct model *m)
 	for (unsigned qid = 0; qid <= m->io_queues; qid++) {
 		struct model_queue *sq = &m->sqs[qid], *cq = &m->cqs[qid];
 
-		read_doorbell(m, cq, qid, true, &cq->head);
+		/*
+		 * In this order: the driver tells a head before the tail that needs it, so whoever
+		 * has seen the tail finds the head.
+		 */
 		read_doorbell(m, sq, qid, false, &sq->tail);
+		read_doorbell(m, cq, qid, true, &cq->head);
 		if (!sq->exists || (m->stuck_sq && m->stuck_sq == qid))
 			continue;
 		for (; sq->head != sq->tail && model_bus_master(m); did = true)
