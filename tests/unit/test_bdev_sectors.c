@@ -1,200 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Sectors of bdevs with blocks of 4096 bytes, in front of two bases: ram, which completes at once,
- * and one of this file's, which shows what reaches it and completes when and how it is told to.
+ * and one that completes when and how it is told to (sectors_base.h).
  */
-#include "test_bdev_util.h"
-
 #include <errno.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTOR = 512, BLOCK = 4096, MIB = 1 << 20 };
+#include "sectors_base.h"
 
-/* The base */
-
-enum { BASE_BLOCKS = 1024, HELD_MAX = 256 };
-
-static struct base {
-	struct bdev bdev;
-	char *data;
-	/* Blocks change one by one, whichever reactor changes them. */
-	pthread_mutex_t lock;
-	bool refuse_channels;
-	unsigned channels;
-} base;
-
-struct base_channel {
-	struct bdev_channel ch;
-	struct poller poller;
-	bool polled;
-	unsigned seed;
-	struct bdev_io *held[HELD_MAX];
-	unsigned held_len;
-	unsigned held_most;
-};
-
-static void base_do(struct bdev_io *io, int result)
-{
-	char *at = base.data + io->offset;
-
-	pthread_mutex_lock(&base.lock);
-	for (int i = 0; !result && io->op == BDEV_READ && i < io->iovcnt;
-	     at += io->iov[i++].iov_len)
-		memcpy(io->iov[i].iov_base, at, io->iov[i].iov_len);
-	for (int i = 0; !result && io->op == BDEV_WRITE && i < io->iovcnt;
-	     at += io->iov[i++].iov_len)
-		memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
-	if (!result && io->op == BDEV_DISCARD)
-		memset(at, 0, io->len);
-	pthread_mutex_unlock(&base.lock);
-	io->result = result;
-	io->done(io);
-}
-
-/* Ends the held io number @i with @result. */
-static void base_end(struct base_channel *c, unsigned i, int result)
-{
-	struct bdev_io *io = c->held[i];
-
-	assert_true(i < c->held_len);
-	memmove(c->held + i, c->held + i + 1, (--c->held_len - i) * sizeof(c->held[0]));
-	base_do(io, result);
-}
-
-/* Ends one held io in two polls, any of them. */
-static int base_poll(struct poller *p)
-{
-	struct base_channel *c = container_of(p, struct base_channel, poller);
-
-	if (!c->held_len)
-		return 0;
-	if (rand_r(&c->seed) % 2)
-		base_end(c, (unsigned)rand_r(&c->seed) % c->held_len, 0);
-	return 1;
-}
-
-static bool base_arm(struct poller *p)
-{
-	return container_of(p, struct base_channel, poller)->held_len;
-}
-
-static int base_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)
-{
-	struct base_channel *c;
-
-	if (base.refuse_channels)
-		return -EMFILE;
-	c = calloc(1, sizeof(*c));
-	assert_non_null(c);
-	c->seed = ++base.channels;
-	if (r) {
-		c->polled = true;
-		c->poller.name = "base";
-		c->poller.poll = base_poll;
-		c->poller.arm = base_arm;
-		reactor_poller_add(r, &c->poller);
-	}
-	*ch = &c->ch;
-	return 0;
-}
-
-static void base_channel_close(struct bdev_channel *ch)
-{
-	struct base_channel *c = container_of(ch, struct base_channel, ch);
-
-	assert_int_equal(c->held_len, 0);
-	if (c->polled)
-		reactor_poller_del(&c->poller);
-	free(c);
-}
-
-static void base_submit(struct bdev_channel *ch, struct bdev_io *io)
-{
-	struct base_channel *c = container_of(ch, struct base_channel, ch);
-
-	assert_true(c->held_len < HELD_MAX);
-	c->held[c->held_len++] = io;
-	if (c->held_len > c->held_most)
-		c->held_most = c->held_len;
-	if (c->polled)
-		reactor_poller_wake(&c->poller);
-}
-
-static void base_destroy(struct bdev *b)
-{
-	free(base.data);
-}
-
-static const struct bdev_ops base_ops = {
-	.product = "base",
-	.destroy = base_destroy,
-	.channel_open = base_channel_open,
-	.channel_close = base_channel_close,
-	.submit = base_submit,
-};
-
-/* Registers the base; returns its view. */
-static struct bdev *base_register(const struct bdev_limits *limits)
-{
-	struct bdev *view;
-	struct err err;
-
-	memset(&base, 0, sizeof(base));
-	pthread_mutex_init(&base.lock, NULL);
-	base.data = calloc(BASE_BLOCKS, BLOCK);
-	assert_non_null(base.data);
-	strcpy(base.bdev.name, "base");
-	base.bdev.ops = &base_ops;
-	base.bdev.size = BASE_BLOCKS * BLOCK;
-	base.bdev.limits = *limits;
-	base.bdev.limits.block_size = BLOCK;
-	assert_int_equal(bdev_register(&base.bdev, &err), 0);
-	view = bdev_sectors(&base.bdev);
-	assert_ptr_not_equal(view, &base.bdev);
-	return view;
-}
-
-static const struct bdev_limits usual = {
-	.physical_block_size = BLOCK,
-	.mem_align = 512,
-	.max_iov = 8,
-	.discard = true,
-	.secure_discard = true,
-};
-
-/* The channel of the base that was opened last for a view's channel without a reactor. */
-static struct base_channel *last_channel;
-
-static int note_channel_open(struct bdev *b, struct reactor *r, struct bdev_channel **ch)
-{
-	int rc = base_channel_open(b, r, ch);
-
-	if (!rc)
-		last_channel = container_of(*ch, struct base_channel, ch);
-	return rc;
-}
-
-static const struct bdev_ops noting_ops = {
-	.product = "base",
-	.destroy = base_destroy,
-	.channel_open = note_channel_open,
-	.channel_close = base_channel_close,
-	.submit = base_submit,
-};
-
-/* A view by hand: its ios' parts are held in last_channel. */
-static struct bdev_channel *open_by_hand(const struct bdev_limits *limits)
-{
-	struct bdev *view = base_register(limits);
-	struct bdev_channel *ch;
-
-	base.bdev.ops = &noting_ops;
-	assert_int_equal(bdev_channel_open(view, NULL, &ch), 0);
-	return ch;
-}
+enum { MIB = 1 << 20 };
 
 /* An io with its data */
 
@@ -245,8 +60,8 @@ static void expect_held(unsigned i, enum bdev_op op, uint64_t block, uint64_t bl
 {
 	const struct bdev_io *io;
 
-	assert_true(i < last_channel->held_len);
-	io = last_channel->held[i];
+	assert_true(i < base_last_channel->held_len);
+	io = base_last_channel->held[i];
 	assert_int_equal(io->op, op);
 	assert_int_equal(io->offset, block * BLOCK);
 	assert_int_equal(io->len, blocks * BLOCK);
@@ -420,7 +235,7 @@ static void test_device_pieces(void **state)
 {
 	struct dma_piece pieces[2] = {{.bus = 0x7000 + 512, .len = 3584},
 				      {.bus = 0x3000, .len = 512}};
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io t = {
 		.io = {.len = BLOCK, .pieces = pieces, .nr_pieces = 2, .done = test_io_done},
 	};
@@ -438,16 +253,16 @@ static void test_device_pieces(void **state)
 		t.done = 0;
 		bdev_submit(ch, &t.io);
 		expect_held(0, t.io.op, 3, 1);
-		assert_ptr_equal(last_channel->held[0]->pieces, pieces);
-		assert_int_equal(last_channel->held[0]->nr_pieces, 2);
-		assert_null(last_channel->held[0]->iov);
-		base_end(last_channel, 0, 0);
+		assert_ptr_equal(base_last_channel->held[0]->pieces, pieces);
+		assert_int_equal(base_last_channel->held[0]->nr_pieces, 2);
+		assert_null(base_last_channel->held[0]->iov);
+		base_end(base_last_channel, 0, 0);
 		test_io_expect(&t, 0);
 		t.io.offset += SECTOR;
 		t.done = 0;
 		bdev_submit(ch, &t.io);
 		test_io_expect(&t, -EINVAL);
-		assert_int_equal(last_channel->held_len, 0);
+		assert_int_equal(base_last_channel->held_len, 0);
 	}
 	bdev_channel_close(ch);
 	bdev_delete_all();
@@ -457,24 +272,24 @@ static void test_device_pieces(void **state)
 
 static void test_passes_through(void **state)
 {
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io t;
 
 	test_io_submit(&t, ch, BDEV_READ, 8, 16, 0);
 	expect_held(0, BDEV_READ, 1, 2);
-	assert_ptr_equal(last_channel->held[0]->iov[0].iov_base, t.data);
-	base_end(last_channel, 0, 0);
+	assert_ptr_equal(base_last_channel->held[0]->iov[0].iov_base, t.data);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&t, 0);
 
 	test_io_submit(&t, ch, BDEV_WRITE, 8, 16, 0);
 	expect_held(0, BDEV_WRITE, 1, 2);
-	assert_ptr_equal(last_channel->held[0]->iov[0].iov_base, t.data);
-	base_end(last_channel, 0, -ENOSPC);
+	assert_ptr_equal(base_last_channel->held[0]->iov[0].iov_base, t.data);
+	base_end(base_last_channel, 0, -ENOSPC);
 	test_io_expect(&t, -ENOSPC);
 
 	test_io_submit(&t, ch, BDEV_FLUSH, 0, 0, 0);
-	assert_int_equal(last_channel->held[0]->op, BDEV_FLUSH);
-	base_end(last_channel, 0, -EIO);
+	assert_int_equal(base_last_channel->held[0]->op, BDEV_FLUSH);
+	base_end(base_last_channel, 0, -EIO);
 	test_io_expect(&t, -EIO);
 	bdev_channel_close(ch);
 	bdev_delete_all();
@@ -496,7 +311,7 @@ static void test_reads_what_it_writes_in_part(void **state)
 		{9, 30, {{1, 1}, {4, 1}}, {1, 4}},
 		{15, 8 * 256, {{1, 1}, {257, 1}}, {1, 257}},
 	};
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io t;
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -508,12 +323,12 @@ static void test_reads_what_it_writes_in_part(void **state)
 			expect_held(j, BDEV_READ, cases[i].reads[j].block,
 				    cases[i].reads[j].blocks);
 		if (cases[i].reads[1].blocks)
-			base_end(last_channel, 1, 0);
-		base_end(last_channel, 0, 0);
-		assert_int_equal(last_channel->held_len, 1);
+			base_end(base_last_channel, 1, 0);
+		base_end(base_last_channel, 0, 0);
+		assert_int_equal(base_last_channel->held_len, 1);
 		expect_held(0, BDEV_WRITE, cases[i].write.block, cases[i].write.blocks);
 		assert_int_equal(t.done, 0);
-		base_end(last_channel, 0, 0);
+		base_end(base_last_channel, 0, 0);
 		test_io_expect(&t, 0);
 		expect_bytes(0, cases[i].sector, 7);
 		expect_bytes(cases[i].sector, cases[i].sectors, 9);
@@ -525,36 +340,36 @@ static void test_reads_what_it_writes_in_part(void **state)
 
 static void test_errors(void **state)
 {
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io t;
 
 	memset(base.data, 7, BASE_BLOCKS * BLOCK);
 	test_io_submit(&t, ch, BDEV_READ, 1, 30, 5);
-	base_end(last_channel, 0, -EIO);
+	base_end(base_last_channel, 0, -EIO);
 	assert_int_equal(t.data[0], 5);
 	test_io_expect(&t, -EIO);
 	/* Either read fails, or both: nothing is written. Then the next has its turn. */
 	for (int mask = 1; mask <= 3; mask++) {
 		test_io_submit(&t, ch, BDEV_WRITE, 1, 30, 9);
-		base_end(last_channel, 1, mask & 2 ? -EIO : 0);
+		base_end(base_last_channel, 1, mask & 2 ? -EIO : 0);
 		assert_int_equal(t.done, 0);
-		base_end(last_channel, 0, mask & 1 ? -ENOSPC : 0);
-		assert_int_equal(last_channel->held_len, 0);
+		base_end(base_last_channel, 0, mask & 1 ? -ENOSPC : 0);
+		assert_int_equal(base_last_channel->held_len, 0);
 		test_io_expect(&t, mask & 2 ? -EIO : -ENOSPC);
 	}
 	expect_bytes(0, BASE_BLOCKS * 8, 7);
 	test_io_submit(&t, ch, BDEV_WRITE, 1, 30, 9);
-	base_end(last_channel, 0, 0);
-	base_end(last_channel, 0, 0);
-	base_end(last_channel, 0, -EREMOTEIO);
+	base_end(base_last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
+	base_end(base_last_channel, 0, -EREMOTEIO);
 	test_io_expect(&t, -EREMOTEIO);
 	test_io_submit(&t, ch, BDEV_DISCARD, 1, 30, 0);
-	base_end(last_channel, 0, -EREMOTEIO);
+	base_end(base_last_channel, 0, -EREMOTEIO);
 	test_io_expect(&t, -EREMOTEIO);
 	/* An error is the one io's it happened to. */
 	test_io_submit(&t, ch, BDEV_WRITE, 1, 1, 9);
-	base_end(last_channel, 0, 0);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&t, 0);
 	expect_bytes(1, 1, 9);
 	bdev_channel_close(ch);
@@ -563,24 +378,24 @@ static void test_errors(void **state)
 
 static void test_discards(void **state)
 {
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io t;
 
 	test_io_submit(&t, ch, BDEV_DISCARD, 8, 24, 0);
 	expect_held(0, BDEV_DISCARD, 1, 3);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&t, 0);
 	test_io_submit(&t, ch, BDEV_DISCARD, 9, 30, 0);
 	expect_held(0, BDEV_DISCARD, 2, 2);
-	assert_false(last_channel->held[0]->secure);
-	base_end(last_channel, 0, 0);
+	assert_false(base_last_channel->held[0]->secure);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&t, 0);
 	/* Less than a block, and two parts of blocks: nothing left. */
 	test_io_submit(&t, ch, BDEV_DISCARD, 1, 7, 0);
 	test_io_expect(&t, 0);
 	test_io_submit(&t, ch, BDEV_DISCARD, 9, 14, 0);
 	test_io_expect(&t, 0);
-	assert_int_equal(last_channel->held_len, 0);
+	assert_int_equal(base_last_channel->held_len, 0);
 
 	t.io = (struct bdev_io){.op = BDEV_DISCARD, .secure = true, .done = test_io_done};
 	for (uint64_t odd = 1; odd < 4; odd++) {
@@ -588,14 +403,14 @@ static void test_discards(void **state)
 		t.io.len = 2 * BLOCK + (odd & 2) * SECTOR;
 		bdev_submit(ch, &t.io);
 		assert_int_equal(t.io.result, -EINVAL);
-		assert_int_equal(last_channel->held_len, 0);
+		assert_int_equal(base_last_channel->held_len, 0);
 	}
 	t.io.offset = BLOCK;
 	t.io.len = 2 * BLOCK;
 	bdev_submit(ch, &t.io);
 	expect_held(0, BDEV_DISCARD, 1, 2);
-	assert_true(last_channel->held[0]->secure);
-	base_end(last_channel, 0, 0);
+	assert_true(base_last_channel->held[0]->secure);
+	base_end(base_last_channel, 0, 0);
 	assert_int_equal(t.io.result, 0);
 	bdev_channel_close(ch);
 	bdev_delete_all();
@@ -605,7 +420,7 @@ static void test_discards(void **state)
 
 static void test_turns(void **state)
 {
-	struct bdev_channel *ch = open_by_hand(&usual);
+	struct bdev_channel *ch = base_open_by_hand(&base_usual);
 	struct test_io a, b, c, d, e, f, r;
 
 	memset(base.data, 1, BASE_BLOCKS * BLOCK);
@@ -616,39 +431,39 @@ static void test_turns(void **state)
 	test_io_submit(&e, ch, BDEV_DISCARD, 8, 40, 0); /* blocks 1 to 5, behind c and d */
 	test_io_submit(&f, ch, BDEV_WRITE, 41, 1, 6);   /* block 5, behind d and e */
 	test_io_submit(&r, ch, BDEV_READ, 0, 16, 0);    /* behind nobody, ever */
-	assert_int_equal(last_channel->held_len, 3);
+	assert_int_equal(base_last_channel->held_len, 3);
 	expect_held(0, BDEV_READ, 0, 1);
 	expect_held(1, BDEV_READ, 5, 1);
 	expect_held(2, BDEV_READ, 0, 2);
-	base_end(last_channel, 2, 0);
+	base_end(base_last_channel, 2, 0);
 	test_io_expect(&r, 0);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	expect_held(1, BDEV_WRITE, 0, 1);
-	assert_int_equal(last_channel->held_len, 2);
-	base_end(last_channel, 1, 0);
+	assert_int_equal(base_last_channel->held_len, 2);
+	base_end(base_last_channel, 1, 0);
 	test_io_expect(&a, 0);
 	/* b has its turn, c not before it has ended. */
-	assert_int_equal(last_channel->held_len, 2);
+	assert_int_equal(base_last_channel->held_len, 2);
 	expect_held(1, BDEV_READ, 0, 2);
-	base_end(last_channel, 1, 0);
+	base_end(base_last_channel, 1, 0);
 	expect_held(1, BDEV_WRITE, 0, 2);
-	base_end(last_channel, 1, 0);
+	base_end(base_last_channel, 1, 0);
 	test_io_expect(&b, 0);
 	expect_held(1, BDEV_WRITE, 1, 1);
-	base_end(last_channel, 1, 0);
+	base_end(base_last_channel, 1, 0);
 	test_io_expect(&c, 0);
-	assert_int_equal(last_channel->held_len, 1);
-	base_end(last_channel, 0, 0);
-	base_end(last_channel, 0, 0);
+	assert_int_equal(base_last_channel->held_len, 1);
+	base_end(base_last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&d, 0);
-	assert_int_equal(last_channel->held_len, 1);
+	assert_int_equal(base_last_channel->held_len, 1);
 	expect_held(0, BDEV_DISCARD, 1, 5);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&e, 0);
-	assert_int_equal(last_channel->held_len, 1);
+	assert_int_equal(base_last_channel->held_len, 1);
 	expect_held(0, BDEV_READ, 5, 1);
-	base_end(last_channel, 0, 0);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	test_io_expect(&f, 0);
 	expect_bytes(0, 1, 2);
 	expect_bytes(1, 7, 3);
@@ -665,8 +480,8 @@ static void test_turns(void **state)
 static void test_waits_for_memory(void **state)
 {
 	enum { LARGE = 8, SMALL = 400 };
-	struct bdev_limits limits = usual;
-	struct bdev_channel *ch = open_by_hand(&limits);
+	struct bdev_limits limits = base_usual;
+	struct bdev_channel *ch = base_open_by_hand(&limits);
 	struct test_io *ios = calloc(LARGE + SMALL, sizeof(*ios));
 	unsigned done = 0;
 
@@ -677,16 +492,16 @@ static void test_waits_for_memory(void **state)
 	for (unsigned i = LARGE; i < LARGE + SMALL; i++)
 		test_io_submit(&ios[i], ch, BDEV_WRITE, i * 8 + 1, 2, 2);
 	/* One large one fits, and nobody overtakes the second. */
-	assert_int_equal(last_channel->held_len, 1);
-	while (last_channel->held_len)
-		base_end(last_channel, last_channel->held_len / 2, 0);
+	assert_int_equal(base_last_channel->held_len, 1);
+	while (base_last_channel->held_len)
+		base_end(base_last_channel, base_last_channel->held_len / 2, 0);
 	for (unsigned i = 0; i < LARGE + SMALL; i++) {
 		done += ios[i].done;
 		test_io_expect(&ios[i], 0);
 	}
 	assert_int_equal(done, LARGE + SMALL);
 	/* The small ones ran side by side, as many as there are ops. */
-	assert_int_equal(last_channel->held_most, 128);
+	assert_int_equal(base_last_channel->held_most, 128);
 	for (unsigned i = LARGE; i < LARGE + SMALL; i++) {
 		expect_bytes(i * 8, 1, 1);
 		expect_bytes(i * 8 + 1, 2, 2);
@@ -778,190 +593,20 @@ static void test_closing(void **state)
 	assert_int_equal(t.done, 1);
 	assert_int_equal(bdev_delete("r", &err), 0);
 
-	ch = open_by_hand(&usual);
+	ch = base_open_by_hand(&base_usual);
 	t.data = (char *)ch;
 	bdev_submit(ch, &t.io);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	assert_int_equal(bdev_delete("base", &err), -EBUSY);
-	base_end(last_channel, 0, 0);
+	base_end(base_last_channel, 0, 0);
 	assert_int_equal(t.done, 2);
 	assert_int_equal(bdev_delete("base", &err), 0);
 
-	b = base_register(&usual);
+	b = base_register(&base_usual);
 	base.refuse_channels = true;
 	assert_int_equal(bdev_channel_open(b, NULL, &ch), -EMFILE);
 	assert_int_equal(bdev_delete("base", &err), 0);
 	free(data);
-}
-
-/*
- * Two reactors at once.  Sectors belong to one or the other, in runs shorter and longer than
- * blocks, so that most blocks are both's; each writes, discards and reads its own and knows what
- * must be in them.
- */
-
-enum { PARTIES = 2, DEPTH = 24, MODEL_SECTORS = 40 * 8, ROUNDS = 20000, RUN_MAX = 40 };
-
-struct slot {
-	struct bdev_io io;
-	struct iovec iov[RUN_MAX];
-	struct party *party;
-	uint64_t sector, sectors;
-	uint32_t generation;
-	char *data;
-};
-
-struct party {
-	struct rig *rig;
-	struct bdev_channel *ch;
-	unsigned seed;
-	unsigned begun, running;
-	uint32_t generation;
-	struct slot slots[DEPTH];
-	sem_t over;
-};
-
-static struct party parties[PARTIES];
-static unsigned owner[MODEL_SECTORS];
-/* The owner's. */
-static uint32_t expected[MODEL_SECTORS]; /* generations; 0: zeros */
-static bool busy[MODEL_SECTORS];
-/* Reactors only count what is wrong: a test can fail on its own thread alone. */
-static _Atomic(unsigned) wrong;
-
-static void fill_sector(char *data, uint64_t sector, uint32_t generation)
-{
-	if (generation)
-		test_fill(data, sector * SECTOR, SECTOR, generation);
-	else
-		memset(data, 0, SECTOR);
-}
-
-static void check_sector(const char *data, uint64_t sector, uint32_t generation)
-{
-	char want[SECTOR];
-
-	fill_sector(want, sector, generation);
-	wrong += memcmp(data, want, SECTOR) != 0;
-}
-
-static bool choose_range(struct party *p, struct slot *s)
-{
-	unsigned me = (unsigned)(p - parties), most = 1 + (unsigned)rand_r(&p->seed) % RUN_MAX;
-
-	s->sector = (unsigned)rand_r(&p->seed) % MODEL_SECTORS;
-	s->sectors = 0;
-	while (s->sectors < most && s->sector + s->sectors < MODEL_SECTORS &&
-	       owner[s->sector + s->sectors] == me && !busy[s->sector + s->sectors])
-		s->sectors++;
-	return s->sectors;
-}
-
-static void begin(struct slot *s)
-{
-	struct party *p = s->party;
-	uint64_t done = 0;
-
-	while (!choose_range(p, s))
-		;
-	p->begun++;
-	p->running++;
-	s->generation = ++p->generation;
-	s->io.op = (enum bdev_op[]){BDEV_READ, BDEV_WRITE, BDEV_WRITE,
-				    BDEV_DISCARD}[rand_r(&p->seed) % 4];
-	s->io.offset = s->sector * SECTOR;
-	s->io.len = s->sectors * SECTOR;
-	s->io.iov = s->iov;
-	s->io.result = 1;
-	for (s->io.iovcnt = 0; done < s->sectors; s->io.iovcnt++) {
-		uint64_t left = s->sectors - done;
-		uint64_t n = rand_r(&p->seed) % 2 ? left : 1 + (unsigned)rand_r(&p->seed) % left;
-
-		s->iov[s->io.iovcnt] = (struct iovec){s->data + done * SECTOR, n * SECTOR};
-		done += n;
-	}
-	for (uint64_t i = 0; i < s->sectors; i++) {
-		busy[s->sector + i] = true;
-		fill_sector(s->data + i * SECTOR, s->sector + i, s->generation);
-	}
-	bdev_submit(p->ch, &s->io);
-}
-
-static void slot_done(struct bdev_io *io)
-{
-	struct slot *s = container_of(io, struct slot, io);
-	struct party *p = s->party;
-
-	wrong += io->result != 0;
-	io->result = 1;
-	for (uint64_t i = s->sector; i < s->sector + s->sectors; i++) {
-		wrong += !busy[i];
-		busy[i] = false;
-		if (io->op == BDEV_READ)
-			check_sector(s->data + (i - s->sector) * SECTOR, i, expected[i]);
-		if (io->op == BDEV_WRITE)
-			expected[i] = s->generation;
-		if (io->op == BDEV_DISCARD && i / 8 * 8 >= s->sector &&
-		    i / 8 * 8 + 8 <= s->sector + s->sectors)
-			expected[i] = 0;
-	}
-	p->running--;
-	if (p->begun < ROUNDS)
-		begin(s);
-	else if (!p->running)
-		sem_post(&p->over);
-}
-
-static void begin_all(void *arg)
-{
-	struct party *p = arg;
-
-	for (unsigned i = 0; i < DEPTH; i++) {
-		struct slot *s = &p->slots[i];
-
-		s->party = p;
-		s->data = test_alloc(RUN_MAX * SECTOR);
-		s->io.done = slot_done;
-		begin(s);
-	}
-}
-
-static void test_two_reactors(void **state)
-{
-	struct bdev *view = base_register(&usual);
-	unsigned seed = 1, turn = 0, shared = 0;
-
-	for (uint64_t i = 0; i < MODEL_SECTORS; turn++)
-		for (unsigned n = 1 + (unsigned)rand_r(&seed) % 20; n && i < MODEL_SECTORS; n--)
-			owner[i++] = turn % PARTIES;
-	for (uint64_t i = 1; i < MODEL_SECTORS; i++)
-		shared += i % 8 && owner[i] != owner[i - 1];
-	assert_true(shared > 20);
-	for (unsigned i = 0; i < PARTIES; i++) {
-		struct party *p = &parties[i];
-
-		p->rig = rig_start();
-		p->ch = rig_open(p->rig, view);
-		p->seed = i + 7;
-		sem_init(&p->over, 0, 0);
-	}
-	for (unsigned i = 0; i < PARTIES; i++)
-		rig_call(parties[i].rig, begin_all, &parties[i]);
-	for (unsigned i = 0; i < PARTIES; i++) {
-		struct party *p = &parties[i];
-
-		sem_wait(&p->over);
-		sem_destroy(&p->over);
-		rig_close(p->rig, p->ch);
-		rig_stop(p->rig);
-		assert_int_equal(p->begun, ROUNDS);
-		for (unsigned j = 0; j < DEPTH; j++)
-			free(p->slots[j].data);
-	}
-	for (uint64_t i = 0; i < MODEL_SECTORS; i++)
-		check_sector(base.data + i * SECTOR, i, expected[i]);
-	assert_int_equal(wrong, 0);
-	bdev_delete_all();
 }
 
 int main(void)
@@ -979,7 +624,6 @@ int main(void)
 		cmocka_unit_test(test_waits_for_memory),
 		cmocka_unit_test(test_chain),
 		cmocka_unit_test(test_closing),
-		cmocka_unit_test(test_two_reactors),
 	};
 
 	return cmocka_run_group_tests_name("bdev_sectors", tests, NULL, NULL);
