@@ -568,34 +568,6 @@ static void two_disks_share_a_page(void **state)
 
 /* What there may be */
 
-struct peak {
-	unsigned mapped, most;
-};
-
-static void watch_peak(void *arg, bool map, unsigned domid, uint32_t ref, bool writable)
-{
-	struct peak *p = arg;
-
-	if (domid != WORLD_GUEST)
-		return;
-	p->mapped += map ? 1 : -1U;
-	if (p->mapped > p->most)
-		p->most = p->mapped;
-}
-
-static void a_guest_maps_no_more_than_it_may(void **state)
-{
-	struct peak peak = {0};
-
-	world_start(&(struct instance_opts){.guest_maps = 40});
-	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
-	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
-	double_on_map(watch_peak, &peak);
-	world_run_load(&(struct load_opts){.max_segments = 32}, 1000);
-	double_on_map(NULL, NULL);
-	assert_in_range(peak.most, 20, 40);
-}
-
 /* More pages than a queue keeps: what was used least makes room, a page at a time. */
 static void more_pages_than_are_kept(void **state)
 {
@@ -834,8 +806,6 @@ int main(void)
 		in_dma(a_reference_too_often_mapped_is_copied),
 		in_dma(two_disks_share_a_page),
 		in_persistent(two_disks_share_a_page),
-		in_dma(a_guest_maps_no_more_than_it_may),
-		in_persistent(a_guest_maps_no_more_than_it_may),
 		in_persistent(more_pages_than_are_kept),
 		in_dma(short_of_device_memory_it_gets_slower),
 		in_dma(device_memory_is_taken_as_far_as_bounded),

@@ -213,6 +213,8 @@ static void watch_peak(void *arg, bool map, unsigned domid, uint32_t ref, bool w
 {
 	struct peak *p = arg;
 
+	if (domid != WORLD_GUEST)
+		return;
 	p->mapped += map ? 1 : -1;
 	if (p->mapped > p->most)
 		p->most = p->mapped;
@@ -276,9 +278,10 @@ static void mapped_pages_outlive_their_guest(void **state)
 	assert_int_equal(stats.mapped, 0);
 }
 
-#define in_mapped(fn)     world_test_in(fn, &guest_mapped, ", mapped")
-#define in_persistent(fn) world_test_in(fn, &guest_persistent, ", persistent")
-#define in_dma(fn)        world_test_in(fn, &guest_dma, ", dma")
+#define in_mapped(fn)         world_test_in(fn, &guest_mapped, ", mapped")
+#define in_persistent(fn)     world_test_in(fn, &guest_persistent, ", persistent")
+#define in_dma(fn)            world_test_in(fn, &guest_dma, ", dma")
+#define in_dma_persistent(fn) world_test_in(fn, &guest_dma_persistent, ", dma persistent")
 
 int main(void)
 {
@@ -299,6 +302,8 @@ int main(void)
 		in_persistent(references_that_cannot_be_mapped_are_seldom_tried),
 		in_mapped(a_guest_maps_no_more_than_it_may),
 		in_persistent(a_guest_maps_no_more_than_it_may),
+		in_dma(a_guest_maps_no_more_than_it_may),
+		in_dma_persistent(a_guest_maps_no_more_than_it_may),
 		in_mapped(pieces_that_the_device_does_not_take_are_copied),
 		in_persistent(pieces_that_the_device_does_not_take_are_copied),
 		in_mapped(mapped_pages_outlive_their_guest),
