@@ -255,64 +255,61 @@ static void found(const struct blocks *b, const char *device, const char *fmt, .
 	b->use(device, how, b->arg);
 }
 
-/* Lines of mountinfo(5): by number, or by source where a file system has a number of its own. */
-static void find_mounts(const struct blocks *b, const char *device, dev_t number)
+/* Has each line of a file judged, which may change it. */
+static void each_line(const struct blocks *b, const char *file, const char *device, dev_t number,
+		      void (*each)(const struct blocks *b, const char *device, dev_t number,
+				   char *line))
 {
-	char path[PATH_MAX], wanted[48], *line = NULL;
+	char path[PATH_MAX], *line = NULL;
 	size_t room = 0;
 	FILE *f;
 
-	if (make_path(path, "%s/proc/self/mountinfo", b->root))
+	if (make_path(path, "%s%s", b->root, file))
 		return;
 	f = fopen(path, "re");
 	if (!f)
 		return;
-	snprintf(wanted, sizeof(wanted), "/dev/%.32s", device);
-	while (getline(&line, &room, f) > 0) {
-		char *where = NULL, *dash = strstr(line, " - "), *source = NULL, *save;
-		unsigned maj = 0, min = 0;
-
-		/* After the dash: type, source, options. */
-		if (dash) {
-			strtok_r(dash + 3, " ", &save);
-			source = strtok_r(NULL, " \n", &save);
-			*dash = '\0';
-		}
-		/* Two numbers, the device's, root, mount point. */
-		strtok_r(line, " ", &save);
-		for (int field = 1; field <= 4; field++) {
-			char *text = strtok_r(NULL, " ", &save);
-
-			if (text && field == 2 && sscanf(text, "%u:%u", &maj, &min) != 2)
-				maj = min = 0;
-			where = text;
-		}
-		if (where && (makedev(maj, min) == number || (source && !strcmp(source, wanted))))
-			found(b, device, "is mounted on %s", where);
-	}
+	while (getline(&line, &room, f) > 0)
+		each(b, device, number, line);
 	free(line);
 	fclose(f);
 }
 
-static void find_swap(const struct blocks *b, const char *device)
+static bool names_device(const char *source, const char *device)
 {
-	char path[PATH_MAX], wanted[48], *line = NULL;
-	size_t room = 0;
-	FILE *f;
+	return !strncmp(source, "/dev/", 5) && !strcmp(source + 5, device);
+}
 
-	if (make_path(path, "%s/proc/swaps", b->root))
-		return;
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	snprintf(wanted, sizeof(wanted), "/dev/%.32s", device);
-	while (getline(&line, &room, f) > 0) {
-		line[strcspn(line, " \t\n")] = '\0';
-		if (!strcmp(line, wanted))
-			found(b, device, "is swap");
+/* A line of mountinfo(5): by number, or by source where a file system has a number of its own. */
+static void judge_mount(const struct blocks *b, const char *device, dev_t number, char *line)
+{
+	char *where = NULL, *dash = strstr(line, " - "), *source = NULL, *save;
+	unsigned maj = 0, min = 0;
+
+	/* After the dash: type, source, options. */
+	if (dash) {
+		strtok_r(dash + 3, " ", &save);
+		source = strtok_r(NULL, " \n", &save);
+		*dash = '\0';
 	}
-	free(line);
-	fclose(f);
+	/* Two numbers, the device's, root, mount point. */
+	strtok_r(line, " ", &save);
+	for (int field = 1; field <= 4; field++) {
+		char *text = strtok_r(NULL, " ", &save);
+
+		if (text && field == 2 && sscanf(text, "%u:%u", &maj, &min) != 2)
+			maj = min = 0;
+		where = text;
+	}
+	if (where && (makedev(maj, min) == number || (source && names_device(source, device))))
+		found(b, device, "is mounted on %s", where);
+}
+
+static void judge_swap(const struct blocks *b, const char *device, dev_t number, char *line)
+{
+	line[strcspn(line, " \t\n")] = '\0';
+	if (names_device(line, device))
+		found(b, device, "is swap");
 }
 
 static bool find_holder(const char *name, void *arg)
@@ -433,11 +430,11 @@ static void find_uses(const struct blocks *b, const char *device)
 
 	here.parent = device;
 	if (guests.number) {
-		find_mounts(b, device, guests.number);
+		each_line(b, "/proc/self/mountinfo", device, guests.number, judge_mount);
 		if (!make_path(path, "%s/sys/bus/xen-backend/devices", b->root))
 			each_entry(path, find_guest, &guests);
 	}
-	find_swap(b, device);
+	each_line(b, "/proc/swaps", device, guests.number, judge_swap);
 	if (!make_path(path, "%s/sys/class/block/%s/holders", b->root, device))
 		each_entry(path, find_holder, &here);
 	if (!make_path(path, "%s/sys/class/block", b->root))
