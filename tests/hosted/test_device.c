@@ -16,6 +16,7 @@
 #include "double.h"
 #include "grant/device.h"
 #include "grant/ledger.h"
+#include "scratch.h"
 
 enum {
 	GUEST = 7,
@@ -24,8 +25,7 @@ enum {
 	PINS_MAX = 255,
 };
 
-static char dir[] = "/tmp/sluice-device-XXXXXX";
-static char path[sizeof(dir) + 16];
+const char scratch_stands_for[] = "";
 static struct grant_ledger *ledger;
 static struct grant_device *device;
 static char *pages;
@@ -40,14 +40,15 @@ static int setup(void **state)
 	pages = double_pages_alloc(GUEST, PAGES);
 	for (unsigned i = 0; i < PAGES; i++)
 		refs[i] = double_grant(GUEST, pages + (size_t)i * 4096, 0, i == PAGES - 1);
-	return grant_ledger_open(path, &ledger, &err) || grant_device_create(ledger, &device, &err);
+	return grant_ledger_open(scratch_ledger, &ledger, &err) ||
+	       grant_device_create(ledger, &device, &err);
 }
 
 /* Whether the ledger is gone, having nothing to tell. */
 static bool close_ledger(void)
 {
 	grant_ledger_close(ledger);
-	return access(path, F_OK) != 0;
+	return access(scratch_ledger, F_OK) != 0;
 }
 
 static int teardown(void **state)
@@ -397,7 +398,7 @@ static void the_dead_process_cannot_end_them_the_next_can(void **state)
 	assert_false(close_ledger());
 	assert_int_equal(double_revoke(GUEST, refs[0]), -EBUSY);
 
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 	recover();
 	assert_int_equal(double_revoke(GUEST, refs[0]), 0);
 	assert_int_equal(double_revoke(GUEST, refs[1]), 0);
@@ -448,13 +449,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_domain_that_is_not_pv_is_refused, setup,
 						teardown),
 	};
-	int failed;
 
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(path, sizeof(path), "%s/ledger", dir);
-	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	unlink(path);
-	rmdir(dir);
-	return failed;
+	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

@@ -20,33 +20,16 @@
 #include "dma/granted.h"
 #include "double.h"
 #include "grant/ledger.h"
+#include "scratch.h"
 
 enum { MAX_PAGES = 1024, STEP = 64, RUN = 8, PAGE = 4096 };
 
-static char dir[] = "/tmp/sluice-granted-XXXXXX";
-static char path[sizeof(dir) + 16], limit_path[sizeof(dir) + 16];
+const char scratch_stands_for[] = "/sys/module/xen_gntalloc/parameters/limit";
 static struct grant_ledger *ledger;
 static struct dma *dma;
 static struct dma_memory memory[8];
 static struct dma *volatile lost; /* of a dead process: nobody calls it, nor frees it */
 static unsigned moves_left;       /* before a page cannot be moved */
-
-/* gntalloc's limit is a file of sysfs. */
-int __real_open64(const char *name, int flags, ...);
-int __wrap_open64(const char *name, int flags, ...);
-int __wrap_open64(const char *name, int flags, ...)
-{
-	mode_t mode = 0;
-	va_list ap;
-
-	va_start(ap, flags);
-	if (flags & O_CREAT)
-		mode = va_arg(ap, mode_t);
-	va_end(ap);
-	if (!strcmp(name, "/sys/module/xen_gntalloc/parameters/limit"))
-		name = limit_path;
-	return __real_open64(name, flags, mode);
-}
 
 /* A process has only so many mappings. */
 void *__real_mremap(void *from, size_t old_len, size_t len, int flags, ...);
@@ -69,7 +52,7 @@ void *__wrap_mremap(void *from, size_t old_len, size_t len, int flags, ...)
 
 static void write_limit(unsigned limit)
 {
-	FILE *f = fopen(limit_path, "w");
+	FILE *f = fopen(scratch_parameter, "w");
 
 	assert_non_null(f);
 	fprintf(f, "%u\n", limit);
@@ -79,7 +62,7 @@ static void write_limit(unsigned limit)
 static unsigned read_limit(void)
 {
 	unsigned limit = 0;
-	FILE *f = fopen(limit_path, "r");
+	FILE *f = fopen(scratch_parameter, "r");
 
 	assert_non_null(f);
 	assert_int_equal(fscanf(f, "%u", &limit), 1);
@@ -95,7 +78,7 @@ static int setup(void **state)
 	write_limit(1024);
 	moves_left = UINT32_MAX;
 	memset(memory, 0, sizeof(memory));
-	return grant_ledger_open(path, &ledger, &err) ||
+	return grant_ledger_open(scratch_ledger, &ledger, &err) ||
 	       dma_granted_create(MAX_PAGES, ledger, &dma, &err);
 }
 
@@ -112,8 +95,8 @@ static int teardown(void **state)
 	free_all();
 	dma_granted_destroy(dma);
 	grant_ledger_close(ledger);
-	leaks = double_leaks() + !access(path, F_OK);
-	unlink(path);
+	leaks = double_leaks() + !access(scratch_ledger, F_OK);
+	unlink(scratch_ledger);
 	double_fini();
 	return leaks ? -1 : 0;
 }
@@ -257,7 +240,7 @@ static void gntallocs_limit_is_raised_by_what_is_wanted(void **state)
 {
 	struct err err;
 
-	double_limit_shares(0, limit_path);
+	double_limit_shares(0, scratch_parameter);
 	write_limit(70);
 	assert_int_equal(dma_alloc(dma, 60, false, &memory[0], &err), 0);
 	assert_int_equal(read_limit(), 70);
@@ -271,7 +254,7 @@ static void a_limit_that_cannot_be_raised_is_told(void **state)
 	struct err err;
 
 	double_limit_shares(10, NULL);
-	unlink(limit_path);
+	unlink(scratch_parameter);
 	assert_int_equal(dma_alloc(dma, 3, false, &memory[0], &err), -ENOSPC);
 	assert_non_null(strstr(err.text, "/sys/module/xen_gntalloc/parameters/limit"));
 	write_limit(UINT32_MAX);
@@ -286,7 +269,7 @@ static void a_full_grant_table_is_told_apart(void **state)
 {
 	struct err err;
 
-	double_limit_shares(0, limit_path);
+	double_limit_shares(0, scratch_parameter);
 	double_limit_own_grants(STEP - 1);
 	write_limit(20);
 	assert_int_equal(dma_alloc(dma, 1, false, &memory[0], &err), -ENOSPC);
@@ -439,7 +422,7 @@ static void pages_outlive_the_process(void **state)
 	assert_non_null(double_bus_to_memory(bus, true));
 
 	memset(memory, 0, sizeof(memory));
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 	assert_int_equal(grant_ledger_recover(ledger, stop, &bus, &err), 0);
 	assert_int_equal(get_stats().shared, 0);
 	assert_null(double_bus_to_memory(bus, true));
@@ -571,15 +554,6 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_measured_is_told, setup, teardown),
 	};
-	int failed;
 
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(path, sizeof(path), "%s/ledger", dir);
-	snprintf(limit_path, sizeof(limit_path), "%s/limit", dir);
-	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	unlink(limit_path);
-	unlink(path);
-	rmdir(dir);
-	return failed;
+	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

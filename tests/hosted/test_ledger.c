@@ -18,6 +18,7 @@
 #include "double.h"
 #include "grant/device.h"
 #include "grant/ledger.h"
+#include "scratch.h"
 
 enum {
 	GUEST = 7,
@@ -27,8 +28,7 @@ enum {
 	BOOT_AT = 16, /* where the file says which boot it is of */
 };
 
-static char dir[] = "/tmp/sluice-ledger-XXXXXX";
-static char path[sizeof(dir) + 16], reclaim_path[sizeof(dir) + 16];
+const char scratch_stands_for[] = "/sys/module/grant_table/parameters/free_per_iteration";
 static struct grant_ledger *ledger;
 static bool disk_full, survived;
 
@@ -40,23 +40,6 @@ int __wrap_posix_fallocate64(int fd, off_t offset, off_t len)
 	return disk_full ? ENOSPC : __real_posix_fallocate64(fd, offset, len);
 }
 
-/* The kernel's parameters are files of sysfs. */
-int __real_open64(const char *name, int flags, ...);
-int __wrap_open64(const char *name, int flags, ...);
-int __wrap_open64(const char *name, int flags, ...)
-{
-	mode_t mode = 0;
-	va_list ap;
-
-	va_start(ap, flags);
-	if (flags & O_CREAT)
-		mode = va_arg(ap, mode_t);
-	va_end(ap);
-	if (!strcmp(name, "/sys/module/grant_table/parameters/free_per_iteration"))
-		name = reclaim_path;
-	return __real_open64(name, flags, mode);
-}
-
 static int setup(void **state)
 {
 	struct err err;
@@ -64,7 +47,7 @@ static int setup(void **state)
 	disk_full = false;
 	double_init();
 	double_domain_create(GUEST, "guest");
-	return grant_ledger_open(path, &ledger, &err);
+	return grant_ledger_open(scratch_ledger, &ledger, &err);
 }
 
 static int teardown(void **state)
@@ -72,8 +55,8 @@ static int teardown(void **state)
 	unsigned leaks;
 
 	grant_ledger_close(ledger);
-	leaks = double_leaks() + !access(path, F_OK);
-	unlink(path);
+	leaks = double_leaks() + !access(scratch_ledger, F_OK);
+	unlink(scratch_ledger);
 	double_fini();
 	return leaks ? -1 : 0;
 }
@@ -89,15 +72,15 @@ static void forget(uint32_t handle)
 static int reopen(struct err *err)
 {
 	grant_ledger_close(ledger);
-	survived = !access(path, F_OK);
-	return grant_ledger_open(path, &ledger, err);
+	survived = !access(scratch_ledger, F_OK);
+	return grant_ledger_open(scratch_ledger, &ledger, err);
 }
 
 static off_t bytes_on_disk(void)
 {
 	struct stat st;
 
-	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(stat(scratch_ledger, &st), 0);
 	return st.st_blocks * 512;
 }
 
@@ -151,7 +134,7 @@ static void nothing_noted_leaves_nothing(void **state)
 	struct err err;
 	struct stat st;
 
-	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(stat(scratch_ledger, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_int_equal(grant_ledger_note(ledger, 5, 0x1000), 0);
 	forget(5);
@@ -162,8 +145,8 @@ static void nothing_noted_leaves_nothing(void **state)
 	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
 	assert_int_equal(s.nr, 0);
 	grant_ledger_close(ledger);
-	assert_int_equal(access(path, F_OK), -1);
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(access(scratch_ledger, F_OK), -1);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 }
 
 static void what_is_noted_stays(void **state)
@@ -340,7 +323,7 @@ static void the_kernel_is_to_take_pages_back_soon(void **state)
 	FILE *f;
 
 	for (unsigned i = 0; i < 4; i++) {
-		f = fopen(reclaim_path, "w");
+		f = fopen(scratch_parameter, "w");
 		assert_non_null(f);
 		fprintf(f, "%u\n", before[i]);
 		fclose(f);
@@ -349,13 +332,13 @@ static void the_kernel_is_to_take_pages_back_soon(void **state)
 			if (left)
 				leave_mappings(2);
 			assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
-			f = fopen(reclaim_path, "r");
+			f = fopen(scratch_parameter, "r");
 			assert_non_null(f);
 			assert_int_equal(fscanf(f, "%u", &value), 1);
 			fclose(f);
 			assert_int_equal(value, left ? after[i] : before[i]);
 		}
-		unlink(reclaim_path);
+		unlink(scratch_parameter);
 	}
 	/* A kernel that knows no such parameter. */
 	leave_mappings(2);
@@ -365,7 +348,7 @@ static void the_kernel_is_to_take_pages_back_soon(void **state)
 
 static void write_at(off_t at, const void *data, size_t len)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	int fd = open(scratch_ledger, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
 	assert_int_equal(pwrite(fd, data, len, at), len);
 	close(fd);
@@ -377,7 +360,7 @@ static int corrupt(off_t at, const void *data, size_t len, struct err *err)
 	assert_int_equal(grant_ledger_note(ledger, 1, 0x1000), 0);
 	grant_ledger_close(ledger);
 	write_at(at, data, len);
-	return grant_ledger_open(path, &ledger, err);
+	return grant_ledger_open(scratch_ledger, &ledger, err);
 }
 
 static void what_is_no_ledger_is_refused(void **state)
@@ -397,23 +380,23 @@ static void what_is_no_ledger_is_refused(void **state)
 
 	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
 		assert_int_equal(corrupt(places[i].at, garbage, places[i].len, &err), -EINVAL);
-		assert_non_null(strstr(err.text, path));
+		assert_non_null(strstr(err.text, scratch_ledger));
 		assert_non_null(strstr(err.text, "remove it if"));
-		unlink(path);
-		assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+		unlink(scratch_ledger);
+		assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 	}
 	grant_ledger_close(ledger);
 	write_at(0, garbage, sizeof(garbage));
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), -EINVAL);
-	unlink(path);
-	assert_int_equal(mkfifo(path, 0600), 0);
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), -EINVAL);
-	unlink(path);
-	assert_int_equal(symlink("elsewhere", path), 0);
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), -ELOOP);
-	unlink(path);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), -EINVAL);
+	unlink(scratch_ledger);
+	assert_int_equal(mkfifo(scratch_ledger, 0600), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), -EINVAL);
+	unlink(scratch_ledger);
+	assert_int_equal(symlink("elsewhere", scratch_ledger), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), -ELOOP);
+	unlink(scratch_ledger);
 	assert_int_equal(grant_ledger_open("/nowhere/ledger", &ledger, &err), -ENOENT);
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 }
 
 static void an_address_that_cannot_be_is_not_unmapped(void **state)
@@ -493,10 +476,10 @@ static void no_room_for_a_ledger_is_told(void **state)
 
 	grant_ledger_close(ledger);
 	disk_full = true;
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), -ENOSPC);
-	assert_non_null(strstr(err.text, path));
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), -ENOSPC);
+	assert_non_null(strstr(err.text, scratch_ledger));
 	disk_full = false;
-	assert_int_equal(grant_ledger_open(path, &ledger, &err), 0);
+	assert_int_equal(grant_ledger_open(scratch_ledger, &ledger, &err), 0);
 }
 
 int main(void)
@@ -527,15 +510,6 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(no_room_for_a_ledger_is_told, setup, teardown),
 	};
-	int failed;
 
-	if (!mkdtemp(dir))
-		return 1;
-	snprintf(path, sizeof(path), "%s/ledger", dir);
-	snprintf(reclaim_path, sizeof(reclaim_path), "%s/reclaim", dir);
-	failed = cmocka_run_group_tests(tests, NULL, NULL);
-	unlink(reclaim_path);
-	unlink(path);
-	rmdir(dir);
-	return failed;
+	return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
