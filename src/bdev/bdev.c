@@ -74,19 +74,29 @@ int bdev_check_shape(uint64_t size, uint32_t block_size, struct err *err)
 	return 0;
 }
 
-static void (*changed_fn)(void *arg);
-static void *changed_arg;
+static struct list observers = {&observers, &observers};
 
-void bdev_on_change(void (*changed)(void *arg), void *arg)
+void bdev_observe(struct bdev_observer *o)
 {
-	changed_fn = changed;
-	changed_arg = arg;
+	list_add_tail(&observers, &o->node);
+}
+
+void bdev_unobserve(struct bdev_observer *o)
+{
+	if (o->node.next)
+		list_del(&o->node);
 }
 
 static void tell_changed(void)
 {
-	if (changed_fn)
-		changed_fn(changed_arg);
+	struct list *pos, *next;
+
+	list_for_each_safe (pos, next, &observers) {
+		struct bdev_observer *o = list_entry(pos, struct bdev_observer, node);
+
+		if (o->changed)
+			o->changed(o->arg);
+	}
 }
 
 int bdev_register(struct bdev *b, struct err *err)
@@ -221,23 +231,20 @@ void bdev_release(struct bdev *b)
 	tell_changed();
 }
 
-static void (*resized_fn)(struct bdev *b, void *arg);
-static void *resized_arg;
-
-void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg)
-{
-	resized_fn = resized;
-	resized_arg = arg;
-}
-
 void bdev_set_size(struct bdev *b, uint64_t size)
 {
+	struct list *pos, *next;
+
 	/* Pairs with the acquire in bdev_get_size(). */
 	__atomic_store_n(&b->size, size, __ATOMIC_RELEASE);
 	if (b->sectors)
 		__atomic_store_n(&b->sectors->size, size, __ATOMIC_RELEASE);
-	if (resized_fn)
-		resized_fn(b, resized_arg);
+	list_for_each_safe (pos, next, &observers) {
+		struct bdev_observer *o = list_entry(pos, struct bdev_observer, node);
+
+		if (o->resized)
+			o->resized(b, o->arg);
+	}
 }
 
 int bdev_check_resize(const struct bdev *b, uint64_t size, struct err *err)

@@ -195,11 +195,19 @@ int bdev_check_shape(uint64_t size, uint32_t block_size, struct err *err);
 /* For providers: makes the filled-in @b findable. -EEXIST or -EINVAL (bad name) with the reason. */
 int bdev_register(struct bdev *b, struct err *err);
 
-/*
- * Has @changed(@arg) called whenever a bdev has been registered or released, that is when somebody
- * who waits for one may be luckier. One observer; NULL: none.
- */
-void bdev_on_change(void (*changed)(void *arg), void *arg);
+/* Who is told of bdevs, on the control thread; each callback is optional. */
+struct bdev_observer {
+	/* One was registered or released: somebody who waits for one may be luckier. */
+	void (*changed)(void *arg);
+	/* @b has grown. */
+	void (*resized)(struct bdev *b, void *arg);
+	void *arg;
+	/* private */
+	struct list node;
+};
+void bdev_observe(struct bdev_observer *o);
+/* Nothing happens if it does not, or never did (it is zeroed). Not from another's callback. */
+void bdev_unobserve(struct bdev_observer *o);
 
 struct bdev *bdev_find(const char *name);
 /* Iterates over all bdevs by name: NULL starts; returns NULL at the end. */
@@ -233,12 +241,6 @@ int bdev_check_resize(const struct bdev *b, uint64_t size, struct err *err);
 int bdev_resize(struct bdev *b, uint64_t size, struct err *err);
 /* For providers: the bdev has become @size bytes large, and is ready for it. Control thread. */
 void bdev_set_size(struct bdev *b, uint64_t size);
-/*
- * Has @resized(@b, @arg) called on the control thread whenever a bdev has grown. One observer;
- * NULL: none.
- */
-void bdev_on_resize(void (*resized)(struct bdev *b, void *arg), void *arg);
-
 /*
  * The watch over bdevs on files and devices: those that are claimed are measured every two seconds
  * by @control's helper threads, and grow when what is behind them has. Control thread.

@@ -409,8 +409,12 @@ int xen_backend_start(struct xen_backend *be, struct err *err)
 	char path[STORE_PATH_MAX];
 	int rc;
 
-	bdev_on_change(bdev_changed, be);
-	bdev_on_resize(bdev_resized, be);
+	be->observer = (struct bdev_observer){
+		.changed = bdev_changed,
+		.resized = bdev_resized,
+		.arg = be,
+	};
+	bdev_observe(&be->observer);
 	for (unsigned i = 0; be->opts.kinds[i]; i++) {
 		snprintf(path, sizeof(path), "/local/domain/%u/backend/%s", be->self,
 			 be->opts.kinds[i]);
@@ -449,8 +453,7 @@ void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void 
 	struct list *pos;
 
 	be->draining = true;
-	bdev_on_change(NULL, NULL);
-	bdev_on_resize(NULL, NULL);
+	bdev_unobserve(&be->observer);
 	be->drained = drained;
 	be->drained_arg = arg;
 	reactor_timer_stop(be->opts.control, &be->retry);
@@ -475,8 +478,7 @@ void xen_backend_destroy(struct xen_backend *be)
 {
 	struct list *pos, *next;
 
-	bdev_on_change(NULL, NULL);
-	bdev_on_resize(NULL, NULL);
+	bdev_unobserve(&be->observer);
 	list_for_each_safe (pos, next, &be->vbds) {
 		struct vbd *v = list_entry(pos, struct vbd, node);
 

@@ -5,6 +5,7 @@
 
 #include <xengnttab.h>
 
+#include "bdev/bdev.h"
 #include "blkif/guest.h"
 #include "xen/backend.h"
 #include "xen/lane.h"
@@ -28,6 +29,7 @@ struct xen_backend {
 	bool can_dma; /* the lanes map for devices */
 	unsigned next_lane;
 	uint32_t map_from; /* see xen_backend_set_map_from() */
+	struct bdev_observer observer;
 	struct reactor_fd xs_fd;
 	struct reactor_timer retry; /* for disks that wait for what no watch tells */
 	uint64_t retry_at_ns;       /* 0: it does not run */

@@ -662,6 +662,7 @@ static void count_resized(struct bdev *which, void *arg)
 
 static void test_namespaces(void **state)
 {
+	struct bdev_observer observer = {.resized = count_resized};
 	struct bdev *other;
 	const char *method;
 	struct err err;
@@ -687,7 +688,7 @@ static void test_namespaces(void **state)
 	assert_int_equal(bdev_nvme_create("m", s->ctrl, 4, &other, &err), 0);
 	assert_true(other->readonly);
 	/* It does not shrink, and it grows. */
-	bdev_on_resize(count_resized, NULL);
+	bdev_observe(&observer);
 	resized = 0;
 	bdev_nvme_update(s->ctrl);
 	assert_int_equal(bdev_get_size(b), 1024 * 512);
@@ -703,7 +704,7 @@ static void test_namespaces(void **state)
 	bdev_nvme_update(s->ctrl);
 	assert_int_equal(bdev_get_size(b), 2048 * 512);
 	assert_int_equal(resized, 1);
-	bdev_on_resize(NULL, NULL);
+	bdev_unobserve(&observer);
 	s->model.removed = true;
 	stage_until(s, NSEC_PER_SEC, s->changed[NVME_CHANGED_DEAD]);
 	assert_int_equal(bdev_nvme_create("o", s->ctrl, 4, NULL, &err), -ENODEV);

@@ -751,13 +751,16 @@ static void count_resized(struct bdev *b, void *arg)
 
 static void test_resize(void **state)
 {
+	struct bdev_observer observer = {.resized = count_resized, .arg = &resized};
+	struct bdev_observer late = {0};
 	struct bdev_channel *ch;
 	struct bdev *b;
 	struct bdev fake;
 	struct err err;
 
 	resized = 0;
-	bdev_on_resize(count_resized, &resized);
+	bdev_unobserve(&late);
+	bdev_observe(&observer);
 	assert_int_equal(bdev_null_create("x", MIB, 4096, &b, &err), 0);
 	assert_int_equal(bdev_get_size(b), MIB);
 	assert_int_equal(bdev_resize(b, MIB - 4096, &err), -EINVAL);
@@ -781,8 +784,22 @@ static void test_resize(void **state)
 	assert_int_equal(bdev_resize(&fake, MIB, &err), -EOPNOTSUPP);
 	assert_non_null(strstr(err.text, "extend that, and leave the size out"));
 	assert_int_equal(resized, 1);
-	bdev_on_resize(NULL, NULL);
 	bdev_channel_close(ch);
+	bdev_delete_all();
+
+	/* Whoever observes is told, and no more when it does not. */
+	late = observer;
+	bdev_observe(&late);
+	assert_int_equal(bdev_null_create("x", MIB, 512, &b, &err), 0);
+	assert_int_equal(bdev_resize(b, 2 * MIB, &err), 0);
+	assert_int_equal(resized, 3);
+	bdev_unobserve(&observer);
+	bdev_unobserve(&observer);
+	assert_int_equal(bdev_resize(b, 3 * MIB, &err), 0);
+	assert_int_equal(resized, 4);
+	bdev_unobserve(&late);
+	assert_int_equal(bdev_resize(b, 4 * MIB, &err), 0);
+	assert_int_equal(resized, 4);
 	bdev_delete_all();
 }
 

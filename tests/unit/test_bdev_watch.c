@@ -30,9 +30,11 @@ static void note_resized(struct bdev *b, void *arg)
 	resized++;
 }
 
+static struct bdev_observer observer = {.resized = note_resized};
+
 static void start_watch(void *arg)
 {
-	bdev_on_resize(note_resized, NULL);
+	bdev_observe(&observer);
 	bdev_watch_start(rig->reactor);
 }
 
@@ -52,7 +54,7 @@ static int teardown(void **state)
 	bdev_watch_stop();
 	reactor_destroy(rig->reactor);
 	free(rig);
-	bdev_on_resize(NULL, NULL);
+	bdev_unobserve(&observer);
 	bdev_delete_all();
 	test_files_remove();
 	return 0;
