@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/parse.h"
+#include "blkif/report.h"
 #include "xen/connection.h"
 #include "xen/internal.h"
 #include "xen/vbd.h"
@@ -103,151 +104,19 @@ json_t *xen_backend_list(struct xen_backend *be)
 	return list;
 }
 
-/* One request for statistics: a call to each connection, and the list when all are back. */
-struct gather {
-	unsigned waiting;
-	json_t *list;
-	void (*done)(void *arg, json_t *stats);
-	void *arg;
-};
-
-struct gather_one {
-	struct gather *gather;
-	const struct vbd *vbd; /* it outlives its connection's call */
-	json_t *disk;          /* borrowed from the list */
-	struct blkif_stats sum;
-};
-
-static json_t *way_json(const struct blkif_way_stats *w)
-{
-	return json_pack("{s:I,s:I}", "requests", (json_int_t)w->requests, "bytes",
-			 (json_int_t)w->bytes);
-}
-
-static json_t *kind_json(const struct blkif_kind_stats *k)
-{
-	const struct hist *h = &k->latency;
-
-	return json_pack("{s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "requests",
-			 (json_int_t)k->requests, "bytes", (json_int_t)k->bytes, "errors",
-			 (json_int_t)k->errors, "latency_ns", "avg",
-			 (json_int_t)(h->count ? h->sum_ns / h->count : 0), "p50",
-			 (json_int_t)hist_percentile(h, 500000), "p90",
-			 (json_int_t)hist_percentile(h, 900000), "p99",
-			 (json_int_t)hist_percentile(h, 990000), "p999",
-			 (json_int_t)hist_percentile(h, 999000), "p9999",
-			 (json_int_t)hist_percentile(h, 999900), "max", (json_int_t)h->max_ns);
-}
-
-/* The same for a disk and for each of its queues. */
-static void fill(json_t *to, const struct blkif_stats *stats)
-{
-	static const char *const kinds[BLKIF_KINDS] = {"read", "write", "flush", "discard"};
-
-	for (unsigned i = 0; i < BLKIF_KINDS; i++)
-		json_object_set_new(to, kinds[i], kind_json(&stats->kinds[i]));
-	json_object_set_new(to, "shared_by",
-			    json_pack("{s:o,s:o,s:o}", "copy",
-				      way_json(&stats->ways[BLKIF_WAY_COPY]), "map",
-				      way_json(&stats->ways[BLKIF_WAY_MAP]), "dma",
-				      way_json(&stats->ways[BLKIF_WAY_DMA])));
-	json_object_update_new(
-		to, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "in_flight",
-			      (json_int_t)stats->in_flight, "invalid", (json_int_t)stats->invalid,
-			      "share_errors", (json_int_t)stats->share_errors, "parked",
-			      (json_int_t)stats->parked, "throttled", (json_int_t)stats->throttled,
-			      "starved", (json_int_t)stats->starved));
-	json_object_set_new(to, "notifications",
-			    json_pack("{s:I,s:I,s:I}", "sent", (json_int_t)stats->notified,
-				      "received", (json_int_t)stats->rung, "received_empty",
-				      (json_int_t)stats->rung_empty));
-	json_object_set_new(to, "memory",
-			    json_pack("{s:I,s:I,s:I,s:I}", "bounce_pages",
-				      (json_int_t)stats->bounce_pages, "mapped_pages",
-				      (json_int_t)stats->mapped_pages, "map_hits",
-				      (json_int_t)stats->map_hits, "map_misses",
-				      (json_int_t)stats->map_misses));
-}
-
-static json_int_t used(const struct blkif_quota *q)
-{
-	return (json_int_t)atomic_load_explicit(&q->used, memory_order_relaxed);
-}
-
-static void fill_disk(json_t *disk, const struct vbd *v, const struct blkif_stats *sum,
-		      json_t *queues)
-{
-	const struct blkif_guest *g = &v->guest->share;
-
-	fill(disk, sum);
-	json_object_set_new(disk, "guest",
-			    json_pack("{s:I,s:I,s:I,s:I}", "bounce_pages", used(&g->bounce),
-				      "bounce_pages_max", (json_int_t)g->bounce.max, "mapped_pages",
-				      used(&g->maps), "mapped_pages_max", (json_int_t)g->maps.max));
-	json_object_set_new(disk, "queues", queues);
-}
-
-static void gather_finish(struct gather *g)
-{
-	if (--g->waiting)
-		return;
-	g->done(g->arg, g->list);
-	free(g);
-}
-
-static void gather_one_done(void *arg, const struct blkif_stats *queues, unsigned nr)
-{
-	struct gather_one *one = arg;
-	struct gather *g = one->gather;
-	json_t *list = json_array();
-
-	for (unsigned n = 0; n < nr; n++) {
-		const struct reactor *r = connection_get_reactor(one->vbd->conn, n);
-		json_t *queue = json_pack("{s:i,s:s}", "queue", (int)n, "reactor", reactor_name(r));
-
-		fill(queue, &queues[n]);
-		json_array_append_new(list, queue);
-		blkif_stats_add(&one->sum, &queues[n]);
-	}
-	fill_disk(one->disk, one->vbd, &one->sum, list);
-	free(one);
-	gather_finish(g);
-}
-
-/* Asks the disk's queues; false: there are none, or there is no memory. */
-static bool gather_disk(struct gather *g, const struct vbd *v, json_t *disk)
-{
-	bool connected = v->phase == VBD_SERVING || v->phase == VBD_STOPPING;
-	struct gather_one *one = connected ? calloc(1, sizeof(*one)) : NULL;
-
-	if (!one)
-		return false;
-	*one = (struct gather_one){.gather = g, .vbd = v, .disk = disk, .sum = v->past};
-	if (connection_get_stats(v->conn, gather_one_done, one)) {
-		free(one);
-		return false;
-	}
-	g->waiting++;
-	return true;
-}
-
 void xen_backend_stats(struct xen_backend *be, void (*done)(void *arg, json_t *stats), void *arg)
 {
-	struct gather *g = calloc(1, sizeof(*g));
+	struct blkif_gather *g = blkif_gather_begin(done, arg);
 	struct list *pos;
 
-	if (!g) {
-		done(arg, NULL);
+	if (!g)
 		return;
-	}
-	*g = (struct gather){.waiting = 1, .list = json_array(), .done = done, .arg = arg};
 	list_for_each (pos, &be->vbds) {
 		const struct vbd *v = list_entry(pos, struct vbd, node);
-		json_t *disk = name_disk(be, v);
+		bool connected = v->phase == VBD_SERVING || v->phase == VBD_STOPPING;
 
-		json_array_append_new(g->list, disk);
-		if (!gather_disk(g, v, disk))
-			fill_disk(disk, v, &v->past, json_array());
+		blkif_gather_disk(g, name_disk(be, v), &v->guest->share, &v->past,
+				  connected ? connection_get_rings(v->conn) : NULL);
 	}
-	gather_finish(g);
+	blkif_gather_end(g);
 }

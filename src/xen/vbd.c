@@ -355,7 +355,7 @@ static void conn_stopped(void *arg)
 {
 	struct vbd *v = arg;
 
-	connection_add_stats(v->conn, &v->past);
+	blkif_connection_add_stats(connection_get_rings(v->conn), &v->past);
 	connection_destroy(v->conn);
 	v->conn = NULL;
 	v->phase = VBD_IDLE;
@@ -385,22 +385,18 @@ static void start_connection(struct vbd *v)
 	struct xen_backend *be = v->be;
 	struct connection_keys keys;
 	struct connection_opts opts = {
-		.control = be->opts.control,
 		.lanes = be->lanes,
 		.nr_lanes = be->opts.nr_reactors,
 		.first_lane = be->next_lane,
 		.keys = &keys,
 		.gnttab = be->gnttab,
-		.domid = v->domid,
-		.bdev = bdev_sectors(v->bdev),
-		.limits = vbd_get_limits(v, bdev_sectors(v->bdev)),
-		.guest = &v->guest->share,
-		.limiter = &v->limiter,
-		.on_error = v->want.on_error,
-		.retry_ns = v->want.retry_s * NSEC_PER_SEC,
-		.paused = v->paused,
-		.spin_max_ns = be->opts.spin_max_ns,
-		.label = v->label,
+	};
+	struct blkif_queue_opts *queue = &opts.rings.queue;
+	struct err err;
+	int rc;
+
+	opts.rings = (struct blkif_connection_opts){
+		.control = be->opts.control,
 		.log_limits = v->data_log_limits,
 		.started = conn_started,
 		.stopped = conn_stopped,
@@ -408,13 +404,22 @@ static void start_connection(struct vbd *v)
 		.troubled = vbd_take_trouble,
 		.arg = v,
 	};
-	struct err err;
-	int rc;
-
+	*queue = (struct blkif_queue_opts){
+		.bdev = bdev_sectors(v->bdev),
+		.limits = vbd_get_limits(v, bdev_sectors(v->bdev)),
+		.peer = v->domid,
+		.guest = &v->guest->share,
+		.limiter = &v->limiter,
+		.on_error = v->want.on_error,
+		.retry_ns = v->want.retry_s * NSEC_PER_SEC,
+		.paused = v->paused,
+		.spin_max_ns = be->opts.spin_max_ns,
+		.label = v->label,
+	};
 	rc = vbd_read_keys(v, &keys, &err);
-	opts.sharing = vbd_get_sharing(v, keys.persistent);
-	if (opts.sharing == BLKIF_SHARE_DMA || opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
-		opts.dma_from_bytes = vbd_get_dma_from(v);
+	queue->sharing = vbd_get_sharing(v, keys.persistent);
+	if (queue->sharing == BLKIF_SHARE_DMA || queue->sharing == BLKIF_SHARE_DMA_PERSISTENT)
+		queue->dma_from_bytes = vbd_get_dma_from(v);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);
 	/* From here on it is not clean: if we die, nobody must believe that we had drained. */
@@ -435,12 +440,12 @@ static void start_connection(struct vbd *v)
 		return;
 	}
 	if (!v->adopting)
-		v->sectors = opts.limits.sectors;
+		v->sectors = queue->limits.sectors;
 	v->started_paused = v->paused;
 	v->gave_up = false;
 	be->next_lane = (be->next_lane + keys.nr_queues) % be->opts.nr_reactors;
 	v->phase = VBD_STARTING;
-	connection_start(v->conn);
+	blkif_connection_start(connection_get_rings(v->conn));
 }
 
 /* Connects once the toolstack's script agrees and there is something to serve. */
@@ -457,7 +462,7 @@ static void connect_vbd(struct vbd *v)
 static void disconnect(struct vbd *v)
 {
 	v->phase = VBD_STOPPING;
-	connection_stop(v->conn, v->be->draining);
+	blkif_connection_stop(connection_get_rings(v->conn), v->be->draining);
 }
 
 static void check_keys(struct vbd *v)

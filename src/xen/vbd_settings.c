@@ -42,7 +42,7 @@ int vbd_pause_queues(struct vbd *v)
 		v->repause = true;
 		return 0;
 	}
-	rc = connection_pause(v->conn, queues_quiet, v);
+	rc = blkif_connection_pause(connection_get_rings(v->conn), queues_quiet, v);
 	v->pausing = !rc;
 	return rc;
 }
@@ -79,7 +79,7 @@ int vbd_resume(struct vbd *v)
 	v->repause = false;
 	/* While it starts it is told when it has. */
 	if (v->phase == VBD_SERVING)
-		rc = connection_resume(v->conn, queues_resumed, v);
+		rc = blkif_connection_resume(connection_get_rings(v->conn), queues_resumed, v);
 	if (rc)
 		return rc;
 	v->paused = false;
@@ -135,7 +135,8 @@ void vbd_follow_size(struct vbd *v)
 	if (sectors == v->sectors)
 		return;
 	v->new_sectors = sectors;
-	v->resizing = !connection_set_sectors(v->conn, sectors, queues_know_size, v);
+	v->resizing = !blkif_connection_set_sectors(connection_get_rings(v->conn), sectors,
+						    queues_know_size, v);
 	if (!v->resizing)
 		vbd_look_again(v, VBD_RETRY_NS);
 }
@@ -155,7 +156,7 @@ void vbd_give_up(struct vbd *v)
 	/* Once a connection; a frontend that stays gets errors from now on. */
 	if (v->phase != VBD_SERVING || !v->trouble || v->gave_up)
 		return;
-	v->gave_up = !connection_give_up(v->conn, queues_gave_up, v);
+	v->gave_up = !blkif_connection_give_up(connection_get_rings(v->conn), queues_gave_up, v);
 	if (!v->gave_up)
 		vbd_look_again(v, VBD_RETRY_NS);
 }
