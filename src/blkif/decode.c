@@ -104,7 +104,7 @@ enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const 
 
 	req->sector = get_u64(slot, layout->sector);
 	req->nr_segments = get_u8(slot, BLKIF_REQ_NR_SEGMENTS);
-	if (req->nr_segments > BLKIF_MAX_DIRECT_SEGMENTS)
+	if (req->nr_segments > layout->max_direct_segments)
 		return BLKIF_ERROR;
 	memcpy(segments, slot + layout->segments, req->nr_segments * sizeof(segments[0]));
 

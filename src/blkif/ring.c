@@ -6,17 +6,20 @@
 
 static uint8_t *slot_at(const struct blkif_ring *ring, uint32_t index)
 {
-	return (uint8_t *)ring->shared + BLKIF_RING_HEADER_BYTES +
-	       (size_t)(index & (ring->slots - 1)) * ring->layout->request_bytes;
+	return ring->slots_at + (size_t)(index & (ring->slots - 1)) * ring->layout->request_bytes;
 }
 
 int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout, void *pages,
 		      unsigned nr)
 {
 	ring->layout = layout;
-	ring->shared = pages;
+	ring->slots_at = (uint8_t *)pages + layout->header_bytes;
+	ring->shared_req_prod = blkif_counter_at(pages, layout->req_prod);
+	ring->shared_req_event = blkif_counter_at(pages, layout->req_event);
+	ring->shared_rsp_prod = blkif_counter_at(pages, layout->rsp_prod);
+	ring->shared_rsp_event = blkif_counter_at(pages, layout->rsp_event);
 	ring->slots = blkif_layout_slots(layout, nr);
-	ring->rsp_prod = atomic_load_explicit(&ring->shared->rsp_prod, memory_order_relaxed);
+	ring->rsp_prod = atomic_load_explicit(ring->shared_rsp_prod, memory_order_relaxed);
 	ring->rsp_pushed = ring->rsp_prod;
 	ring->req_cons = ring->rsp_prod;
 	return blkif_ring_pending(ring) < 0 ? -EPROTO : 0;
@@ -25,7 +28,7 @@ int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout
 int blkif_ring_pending(const struct blkif_ring *ring)
 {
 	/* Acquire: pairs with the frontend's write barrier between filling slots and req_prod. */
-	uint32_t req_prod = atomic_load_explicit(&ring->shared->req_prod, memory_order_acquire);
+	uint32_t req_prod = atomic_load_explicit(ring->shared_req_prod, memory_order_acquire);
 
 	if (req_prod - ring->rsp_prod > ring->slots ||
 	    req_prod - ring->rsp_prod < ring->req_cons - ring->rsp_prod)
@@ -71,17 +74,17 @@ bool blkif_ring_push(struct blkif_ring *ring)
 	uint32_t rsp_event;
 
 	/* Release: pairs with the frontend's read barrier between rsp_prod and the responses. */
-	atomic_store_explicit(&ring->shared->rsp_prod, ring->rsp_prod, memory_order_release);
+	atomic_store_explicit(ring->shared_rsp_prod, ring->rsp_prod, memory_order_release);
 	/* Pairs with the frontend's barrier between its rsp_event and its last look at rsp_prod. */
 	atomic_thread_fence(memory_order_seq_cst);
-	rsp_event = atomic_load_explicit(&ring->shared->rsp_event, memory_order_relaxed);
+	rsp_event = atomic_load_explicit(ring->shared_rsp_event, memory_order_relaxed);
 	ring->rsp_pushed = ring->rsp_prod;
 	return ring->rsp_prod - rsp_event < ring->rsp_prod - old;
 }
 
 bool blkif_ring_arm(struct blkif_ring *ring)
 {
-	atomic_store_explicit(&ring->shared->req_event, ring->req_cons + 1, memory_order_relaxed);
+	atomic_store_explicit(ring->shared_req_event, ring->req_cons + 1, memory_order_relaxed);
 	/* Pairs with the frontend's barrier between its req_prod and its look at req_event. */
 	atomic_thread_fence(memory_order_seq_cst);
 	return blkif_ring_pending(ring) != 0;

@@ -16,7 +16,13 @@
 
 struct blkif_ring {
 	const struct blkif_layout *layout;
-	struct blkif_sring *shared;
+	/* Shared with the frontend. */
+	uint8_t *slots_at;
+	atomic_uint_least32_t *shared_req_prod;
+	atomic_uint_least32_t *shared_req_event;
+	atomic_uint_least32_t *shared_rsp_prod;
+	atomic_uint_least32_t *shared_rsp_event;
+	/* Private. */
 	uint32_t slots;      /* a power of two */
 	uint32_t req_cons;   /* requests taken */
 	uint32_t rsp_prod;   /* responses written, pushed or not */

@@ -9,6 +9,12 @@ const struct blkif_layout blkif_layout_x86_32 = {
 	.protocol = "x86_32-abi",
 	.request_bytes = 108,
 	.response_bytes = 12,
+	.header_bytes = BLKIF_RING_HEADER_BYTES,
+	.req_prod = offsetof(struct blkif_sring, req_prod),
+	.req_event = offsetof(struct blkif_sring, req_event),
+	.rsp_prod = offsetof(struct blkif_sring, rsp_prod),
+	.rsp_event = offsetof(struct blkif_sring, rsp_event),
+	.max_direct_segments = BLKIF_MAX_DIRECT_SEGMENTS,
 	.id = 4,
 	.sector = 12,
 	.segments = 20,
@@ -21,6 +27,34 @@ const struct blkif_layout blkif_layout_x86_64 = {
 	.protocol = "x86_64-abi",
 	.request_bytes = 112,
 	.response_bytes = 16,
+	.header_bytes = BLKIF_RING_HEADER_BYTES,
+	.req_prod = offsetof(struct blkif_sring, req_prod),
+	.req_event = offsetof(struct blkif_sring, req_event),
+	.rsp_prod = offsetof(struct blkif_sring, rsp_prod),
+	.rsp_event = offsetof(struct blkif_sring, rsp_event),
+	.max_direct_segments = BLKIF_MAX_DIRECT_SEGMENTS,
+	.id = 8,
+	.sector = 16,
+	.segments = 24,
+	.indirect_handle = 24,
+	.indirect_grefs = 28,
+	.discard_sectors = 24,
+};
+
+/*
+ * 128 bytes lie between what the frontend writes and what the backend writes, since processors
+ * fetch lines in pairs.  A slot ends with its fifth segment.
+ */
+const struct blkif_layout blkif_layout_line = {
+	.protocol = "line",
+	.request_bytes = 64,
+	.response_bytes = 16,
+	.header_bytes = 256,
+	.req_prod = 0,
+	.rsp_event = 4,
+	.rsp_prod = 128,
+	.req_event = 132,
+	.max_direct_segments = 5,
 	.id = 8,
 	.sector = 16,
 	.segments = 24,
@@ -40,7 +74,7 @@ const struct blkif_layout *blkif_layout_find(const char *protocol)
 
 uint32_t blkif_layout_slots(const struct blkif_layout *layout, unsigned pages)
 {
-	uint32_t fit = (pages * BLKIF_PAGE_SIZE - BLKIF_RING_HEADER_BYTES) / layout->request_bytes;
+	uint32_t fit = (pages * BLKIF_PAGE_SIZE - layout->header_bytes) / layout->request_bytes;
 
 	return 1u << (31 - __builtin_clz(fit));
 }

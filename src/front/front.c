@@ -26,7 +26,12 @@ struct place {
 
 struct front {
 	struct front_opts opts;
-	struct blkif_sring *sring;
+	void *ring;
+	uint8_t *slots_at;
+	atomic_uint_least32_t *shared_req_prod;
+	atomic_uint_least32_t *shared_req_event;
+	atomic_uint_least32_t *shared_rsp_prod;
+	atomic_uint_least32_t *shared_rsp_event;
 	uint32_t ring_refs[BLKIF_MAX_RING_PAGES];
 	uint32_t slots; /* a power of two */
 	uint32_t req_prod;
@@ -105,19 +110,24 @@ int front_create(const struct front_opts *opts, struct front **out)
 	f->slots = slots;
 	f->indirect_pages = (opts->max_segments + BLKIF_SEGMENTS_PER_INDIRECT_PAGE - 1) /
 			    BLKIF_SEGMENTS_PER_INDIRECT_PAGE;
-	f->sring = opts->ops->pages_alloc(opts->ctx, opts->ring_pages, false, f->ring_refs);
-	if (!f->sring || alloc_places(f) || alloc_sync(f)) {
+	f->ring = opts->ops->pages_alloc(opts->ctx, opts->ring_pages, false, f->ring_refs);
+	if (!f->ring || alloc_places(f) || alloc_sync(f)) {
 		front_destroy(f);
 		return -ENOMEM;
 	}
 	f->req_prod = opts->first_index;
 	f->req_pushed = opts->first_index;
 	f->rsp_cons = opts->first_index;
-	memset(f->sring, 0, (size_t)opts->ring_pages * BLKIF_PAGE_SIZE);
-	atomic_store(&f->sring->req_prod, opts->first_index);
-	atomic_store(&f->sring->rsp_prod, opts->first_index);
-	atomic_store(&f->sring->req_event, opts->first_index + 1);
-	atomic_store(&f->sring->rsp_event, opts->first_index + 1);
+	f->slots_at = (uint8_t *)f->ring + opts->layout->header_bytes;
+	f->shared_req_prod = blkif_counter_at(f->ring, opts->layout->req_prod);
+	f->shared_req_event = blkif_counter_at(f->ring, opts->layout->req_event);
+	f->shared_rsp_prod = blkif_counter_at(f->ring, opts->layout->rsp_prod);
+	f->shared_rsp_event = blkif_counter_at(f->ring, opts->layout->rsp_event);
+	memset(f->ring, 0, (size_t)opts->ring_pages * BLKIF_PAGE_SIZE);
+	atomic_store(f->shared_req_prod, opts->first_index);
+	atomic_store(f->shared_rsp_prod, opts->first_index);
+	atomic_store(f->shared_req_event, opts->first_index + 1);
+	atomic_store(f->shared_rsp_event, opts->first_index + 1);
 	*out = f;
 	return 0;
 }
@@ -132,8 +142,8 @@ void front_destroy(struct front *f)
 					   f->places[i].indirect_refs);
 	if (f->sync_buffer)
 		o->ops->pages_free(o->ctx, f->sync_buffer, o->sync_pages, f->sync_refs);
-	if (f->sring)
-		o->ops->pages_free(o->ctx, f->sring, o->ring_pages, f->ring_refs);
+	if (f->ring)
+		o->ops->pages_free(o->ctx, f->ring, o->ring_pages, f->ring_refs);
 	free(f->sync_refs);
 	free(f->sync_segments);
 	free(f);
@@ -156,13 +166,12 @@ unsigned front_outstanding(const struct front *f)
 
 struct blkif_sring *front_sring(struct front *f)
 {
-	return f->sring;
+	return f->ring;
 }
 
 void *front_slot(struct front *f, uint32_t index)
 {
-	return (char *)f->sring + BLKIF_RING_HEADER_BYTES +
-	       (size_t)(index & (f->slots - 1)) * f->opts.layout->request_bytes;
+	return f->slots_at + (size_t)(index & (f->slots - 1)) * f->opts.layout->request_bytes;
 }
 
 uint32_t front_next_index(const struct front *f)
@@ -209,7 +218,7 @@ static void build_direct(const struct front *f, const struct front_req *req, voi
 
 int front_submit(struct front *f, struct front_req *req)
 {
-	bool indirect = req->indirect || req->nr_segments > BLKIF_MAX_DIRECT_SEGMENTS;
+	bool indirect = req->indirect || req->nr_segments > f->opts.layout->max_direct_segments;
 	uint8_t slot[BLKIF_MAX_REQUEST_BYTES];
 	struct place *place;
 	uint16_t index;
@@ -244,10 +253,10 @@ void front_push(struct front *f)
 	uint32_t req_event;
 
 	/* Release: the slots are written before the backend can know of them. */
-	atomic_store_explicit(&f->sring->req_prod, f->req_prod, memory_order_release);
+	atomic_store_explicit(f->shared_req_prod, f->req_prod, memory_order_release);
 	/* Pairs with the backend's barrier between its req_event and its last look at req_prod. */
 	atomic_thread_fence(memory_order_seq_cst);
-	req_event = atomic_load_explicit(&f->sring->req_event, memory_order_relaxed);
+	req_event = atomic_load_explicit(f->shared_req_event, memory_order_relaxed);
 	f->req_pushed = f->req_prod;
 	if (f->req_prod - req_event < f->req_prod - old)
 		f->opts.ops->notify(f->opts.ctx);
@@ -297,7 +306,7 @@ static int take_response(struct front *f, const uint8_t *rsp)
 int front_poll(struct front *f)
 {
 	/* Acquire: pairs with the backend's release of its responses. */
-	uint32_t rsp_prod = atomic_load_explicit(&f->sring->rsp_prod, memory_order_acquire);
+	uint32_t rsp_prod = atomic_load_explicit(f->shared_rsp_prod, memory_order_acquire);
 	int n = 0;
 
 	if (f->fault[0])
@@ -318,10 +327,10 @@ int front_poll(struct front *f)
 
 bool front_arm(struct front *f)
 {
-	atomic_store_explicit(&f->sring->rsp_event, f->rsp_cons + 1, memory_order_relaxed);
+	atomic_store_explicit(f->shared_rsp_event, f->rsp_cons + 1, memory_order_relaxed);
 	/* Pairs with the backend's barrier between its rsp_prod and its look at rsp_event. */
 	atomic_thread_fence(memory_order_seq_cst);
-	return atomic_load_explicit(&f->sring->rsp_prod, memory_order_relaxed) != f->rsp_cons;
+	return atomic_load_explicit(f->shared_rsp_prod, memory_order_relaxed) != f->rsp_cons;
 }
 
 int front_wait(struct front *f, unsigned timeout_ms)

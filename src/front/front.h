@@ -49,7 +49,7 @@ struct front_opts {
 /* A request; the caller's, untouched by it from front_submit() until done. */
 struct front_req {
 	uint8_t op;      /* BLKIF_READ, _WRITE, _WRITE_BARRIER, _FLUSH_DISKCACHE or _DISCARD */
-	bool indirect;   /* send it as INDIRECT; more than 11 segments always are */
+	bool indirect;   /* send it as INDIRECT; more segments than a slot has always are */
 	uint8_t flag;    /* DISCARD: BLKIF_DISCARD_SECURE or 0 */
 	uint64_t sector; /* of 512 bytes */
 	uint64_t discard_sectors;
@@ -109,7 +109,7 @@ int front_rw_sync(struct front *f, uint8_t op, uint64_t sector, void *data, size
 /* The same for a request of the caller's, whose done is not used. Returns as above. */
 int front_req_sync(struct front *f, struct front_req *req);
 
-/* What the backend sees, for tests that disturb it. */
+/* What the backend sees, for tests that disturb it; the ring's head in Xen's layouts. */
 struct blkif_sring *front_sring(struct front *f);
 void *front_slot(struct front *f, uint32_t index);
 /* The index of the request that is submitted next. */

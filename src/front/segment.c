@@ -19,7 +19,7 @@ enum { NAP_MS = 100 };
 
 enum {
 	MAX_SEGMENTS = BLKIF_MAX_INDIRECT_PAGES * BLKIF_SEGMENTS_PER_INDIRECT_PAGE,
-	KNOWN_LAYOUTS = CONTROL_LAYOUT_X86_64,
+	KNOWN_LAYOUTS = CONTROL_LAYOUT_X86_64 | CONTROL_LAYOUT_LINE,
 };
 
 enum stage {
@@ -219,6 +219,10 @@ static const struct blkif_layout *choose_layout(struct front_segment *s, uint32_
 
 	if (s->opts.layouts)
 		common &= s->opts.layouts;
+	if (common & CONTROL_LAYOUT_LINE) {
+		s->disk.layout = CONTROL_LAYOUT_LINE;
+		return &blkif_layout_line;
+	}
 	if (common & CONTROL_LAYOUT_X86_64) {
 		s->disk.layout = CONTROL_LAYOUT_X86_64;
 		return &blkif_layout_x86_64;

@@ -56,7 +56,14 @@ static const struct front_ops ops = {
 	.wait = wait,
 };
 
-static const struct blkif_layout *const layouts[] = {&blkif_layout_x86_32, &blkif_layout_x86_64};
+static const struct blkif_layout *const layouts[] = {&blkif_layout_x86_32, &blkif_layout_x86_64,
+						     &blkif_layout_line};
+enum { LAYOUTS = sizeof(layouts) / sizeof(layouts[0]) };
+
+static atomic_uint_least32_t *counter(struct front *f, uint16_t offset)
+{
+	return blkif_counter_at(front_sring(f), offset);
+}
 
 static struct front *create(struct fake *fake, const struct blkif_layout *layout, uint32_t first)
 {
@@ -78,11 +85,10 @@ static struct front *create(struct fake *fake, const struct blkif_layout *layout
 /* The backend's part, by hand: writes the next response and publishes it. */
 static void respond(struct front *f, const struct blkif_layout *layout, const uint8_t *response)
 {
-	struct blkif_sring *sring = front_sring(f);
-	uint32_t at = atomic_load(&sring->rsp_prod);
+	uint32_t at = atomic_load(counter(f, layout->rsp_prod));
 
 	memcpy(front_slot(f, at), response, layout->response_bytes);
-	atomic_store(&sring->rsp_prod, at + 1);
+	atomic_store(counter(f, layout->rsp_prod), at + 1);
 }
 
 /* The right answer to the request at @index, as it stands in the ring. */
@@ -100,7 +106,7 @@ static void good_answers_are_taken(void **state)
 {
 	struct fake fake;
 
-	for (unsigned l = 0; l < 2; l++) {
+	for (unsigned l = 0; l < LAYOUTS; l++) {
 		struct front *f = create(&fake, layouts[l], 0xfffffff0);
 
 		for (unsigned round = 0; round < 100; round++) {
@@ -112,9 +118,9 @@ static void good_answers_are_taken(void **state)
 			assert_int_equal(front_submit(f, &req), 0);
 			assert_int_equal(front_outstanding(f), 1);
 			/* Nobody sees it before the push. */
-			assert_int_equal(atomic_load(&front_sring(f)->req_prod), index);
+			assert_int_equal(atomic_load(counter(f, layouts[l]->req_prod)), index);
 			front_push(f);
-			assert_int_equal(atomic_load(&front_sring(f)->req_prod), index + 1);
+			assert_int_equal(atomic_load(counter(f, layouts[l]->req_prod)), index + 1);
 			assert_int_equal(front_poll(f), 0);
 			answer(f, layouts[l], index, response);
 			memcpy(response + 10, &status, 2);
@@ -147,7 +153,7 @@ static void wrong_answers_are_noticed(void **state)
 {
 	struct fake fake;
 
-	for (unsigned l = 0; l < 2; l++) {
+	for (unsigned l = 0; l < LAYOUTS; l++) {
 		for (unsigned i = 0; i < sizeof(wrongs) / sizeof(wrongs[0]); i++) {
 			struct front *f = create(&fake, layouts[l], 5);
 			struct front_req req = {.op = BLKIF_FLUSH_DISKCACHE};
@@ -266,6 +272,40 @@ static void notifies_as_asked(void **state)
 	front_destroy(f);
 }
 
+/* The largest request of a slot, and the first that no slot holds. */
+static void more_than_a_slot_holds_goes_indirect(void **state)
+{
+	static struct blkif_wire_segment segments[12];
+	struct fake fake;
+
+	for (unsigned l = 0; l < LAYOUTS; l++) {
+		const struct blkif_layout *layout = layouts[l];
+		struct front *f = create(&fake, layout, 0);
+		struct front_req req[3] = {{0}};
+		uint8_t *slot = front_slot(f, 0);
+
+		for (unsigned n = 0; n < 12; n++)
+			segments[n].gref = n + 1;
+		for (unsigned n = 0; n < 3; n++) {
+			req[n].op = BLKIF_WRITE;
+			req[n].segments = segments;
+			req[n].nr_segments = layout->max_direct_segments + (n == 1);
+		}
+		assert_int_equal(front_submit(f, &req[0]), 0);
+		assert_int_equal(slot[0], BLKIF_WRITE);
+		assert_int_equal(slot[1], layout->max_direct_segments);
+		assert_memory_equal(slot + layout->segments, segments,
+				    layout->max_direct_segments * sizeof(segments[0]));
+		assert_int_equal(front_submit(f, &req[1]), 0);
+		assert_int_equal(slot[layout->request_bytes], BLKIF_INDIRECT);
+		/* And neither beside its slot. */
+		assert_int_equal(front_submit(f, &req[2]), 0);
+		assert_int_equal(slot[layout->request_bytes], BLKIF_INDIRECT);
+		assert_int_equal(slot[2u * layout->request_bytes], BLKIF_WRITE);
+		front_destroy(f);
+	}
+}
+
 /* Indirect requests with more than a page of segments. */
 static void segments_fill_indirect_pages(void **state)
 {
@@ -297,6 +337,7 @@ int main(void)
 		cmocka_unit_test(answers_come_once),
 		cmocka_unit_test(rings_fill_up),
 		cmocka_unit_test(notifies_as_asked),
+		cmocka_unit_test(more_than_a_slot_holds_goes_indirect),
 		cmocka_unit_test(segments_fill_indirect_pages),
 	};
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The judgement of requests: fields found in both layouts, each limit on both of its sides, and
+/* The judgement of requests: fields found in all layouts, each limit on both of its sides, and
  * noise. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,9 @@
 
 #include "blkif/decode.h"
 
-static const struct blkif_layout *const layouts[] = {&blkif_layout_x86_32, &blkif_layout_x86_64};
+static const struct blkif_layout *const layouts[] = {&blkif_layout_x86_32, &blkif_layout_x86_64,
+						     &blkif_layout_line};
+enum { LAYOUTS = sizeof(layouts) / sizeof(layouts[0]) };
 
 static const struct blkif_limits limits = {
 	.sectors = 1000,
@@ -41,7 +43,7 @@ static struct slot direct(const struct blkif_layout *l, uint8_t op, uint8_t nr, 
 	s.bytes[BLKIF_REQ_NR_SEGMENTS] = nr;
 	put(&s, l->id, &id, sizeof(id));
 	put(&s, l->sector, &sector, sizeof(sector));
-	for (unsigned i = 0; i < nr && i < BLKIF_MAX_DIRECT_SEGMENTS; i++) {
+	for (unsigned i = 0; i < nr && i < l->max_direct_segments; i++) {
 		struct blkif_wire_segment seg = {.gref = 100 + i, .last_sect = 7};
 
 		put(&s, l->segments + i * (unsigned)sizeof(seg), &seg, sizeof(seg));
@@ -76,24 +78,26 @@ static void fields_are_found(void **state)
 	uint32_t bytes;
 	struct slot s;
 
-	for (unsigned l = 0; l < 2; l++) {
-		s = direct(layouts[l], BLKIF_WRITE, 11, 912);
+	for (unsigned l = 0; l < LAYOUTS; l++) {
+		unsigned nr = layouts[l]->max_direct_segments;
+
+		s = direct(layouts[l], BLKIF_WRITE, (uint8_t)nr, 912);
 		assert_int_equal(decode(&s, &limits, &req, segments), BLKIF_OKAY);
 		assert_true(req.id == 0xfedcba9876543210);
 		assert_int_equal(req.operation, BLKIF_WRITE);
 		assert_int_equal(req.kind, BLKIF_KIND_WRITE);
 		assert_int_equal(req.sector, 912);
-		assert_int_equal(req.nr_segments, 11);
+		assert_int_equal(req.nr_segments, nr);
 		assert_false(req.indirect);
 		assert_false(req.preflush);
-		for (unsigned i = 0; i < 11; i++) {
+		for (unsigned i = 0; i < nr; i++) {
 			assert_int_equal(segments[i].gref, 100 + i);
 			assert_int_equal(segments[i].first_sect, 0);
 			assert_int_equal(segments[i].last_sect, 7);
 		}
 		assert_int_equal(blkif_decode_segments(&req, segments, &limits, &bytes),
 				 BLKIF_OKAY);
-		assert_int_equal(bytes, 11 * 4096);
+		assert_int_equal(bytes, nr * 4096);
 
 		s = indirect(layouts[l], BLKIF_READ, 32, 744);
 		assert_int_equal(decode(&s, &limits, &req, segments), BLKIF_OKAY);
@@ -121,6 +125,9 @@ static void fields_are_found(void **state)
 	}
 }
 
+/* In the table's nr: as many segments as a slot has room for, and one more. */
+enum { FULL = 11, OVERFULL = 12 };
+
 struct rule {
 	uint8_t op;
 	uint8_t inner; /* of an INDIRECT */
@@ -132,13 +139,13 @@ struct rule {
 
 static const struct rule rules[] = {
 	{BLKIF_READ, 0, 1, BLKIF_OKAY, BLKIF_OKAY, BLKIF_OKAY},
-	{BLKIF_READ, 0, 11, BLKIF_OKAY, BLKIF_OKAY, BLKIF_OKAY},
+	{BLKIF_READ, 0, FULL, BLKIF_OKAY, BLKIF_OKAY, BLKIF_OKAY},
 	{BLKIF_READ, 0, 0, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
-	{BLKIF_READ, 0, 12, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
+	{BLKIF_READ, 0, OVERFULL, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
 	{BLKIF_READ, 0, 255, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
 	{BLKIF_WRITE, 0, 1, BLKIF_OKAY, BLKIF_ERROR, BLKIF_OKAY},
 	{BLKIF_WRITE, 0, 0, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
-	{BLKIF_WRITE, 0, 12, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
+	{BLKIF_WRITE, 0, OVERFULL, BLKIF_ERROR, BLKIF_ERROR, BLKIF_ERROR},
 	{BLKIF_FLUSH_DISKCACHE, 0, 0, BLKIF_OKAY, BLKIF_OKAY, BLKIF_EOPNOTSUPP},
 	{BLKIF_FLUSH_DISKCACHE, 0, 3, BLKIF_OKAY, BLKIF_ERROR, BLKIF_EOPNOTSUPP},
 	{BLKIF_WRITE_BARRIER, 0, 1, BLKIF_EOPNOTSUPP, BLKIF_EOPNOTSUPP, BLKIF_EOPNOTSUPP},
@@ -167,12 +174,15 @@ static void operations_are_judged(void **state)
 	readonly.readonly = true;
 	bare.flush = false;
 	bare.max_indirect_segments = 0;
-	for (unsigned l = 0; l < 2; l++) {
+	for (unsigned l = 0; l < LAYOUTS; l++) {
 		for (unsigned i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 			const struct rule *r = &rules[i];
 			bool is_indirect = r->op == BLKIF_INDIRECT;
+			unsigned nr = r->nr == FULL || r->nr == OVERFULL
+					      ? r->nr - FULL + layouts[l]->max_direct_segments
+					      : r->nr;
 			struct slot s = is_indirect ? indirect(layouts[l], r->inner, r->nr, 0)
-						    : direct(layouts[l], r->op, (uint8_t)r->nr, 0);
+						    : direct(layouts[l], r->op, (uint8_t)nr, 0);
 
 			assert_int_equal((int)decode(&s, &limits, &req, segments), (int)r->plain);
 			assert_int_equal((int)decode(&s, &readonly, &req, segments),
@@ -196,7 +206,7 @@ static void barriers_and_discards_are_judged_if_offered(void **state)
 	offered.discard = true;
 	readonly.readonly = true;
 	readonly.barrier = true;
-	for (unsigned l = 0; l < 2; l++) {
+	for (unsigned l = 0; l < LAYOUTS; l++) {
 		struct slot s = direct(layouts[l], BLKIF_WRITE_BARRIER, 2, 5);
 
 		assert_int_equal(decode(&s, &offered, &req, segments), BLKIF_OKAY);
@@ -209,7 +219,8 @@ static void barriers_and_discards_are_judged_if_offered(void **state)
 		assert_int_equal(req.kind, BLKIF_KIND_FLUSH);
 		assert_true(req.barrier);
 		assert_false(req.preflush || req.postflush);
-		s = direct(layouts[l], BLKIF_WRITE_BARRIER, 12, 0);
+		s = direct(layouts[l], BLKIF_WRITE_BARRIER,
+			   (uint8_t)(layouts[l]->max_direct_segments + 1), 0);
 		assert_int_equal(decode(&s, &offered, &req, segments), BLKIF_ERROR);
 	}
 }
@@ -236,7 +247,7 @@ static void ranges_of_discards_are_judged(void **state)
 	struct blkif_wire_segment segments[BLKIF_MAX_DIRECT_SEGMENTS];
 	struct blkif_request req;
 
-	for (unsigned l = 0; l < 2; l++) {
+	for (unsigned l = 0; l < LAYOUTS; l++) {
 		for (unsigned i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
 			struct slot s = direct(layouts[l], BLKIF_DISCARD, 0, ranges[i].sector);
 
@@ -346,6 +357,36 @@ static void each_segment_is_judged(void **state)
 	}
 }
 
+/* A slot's judgement rests on the slot: what lies behind it in the ring is another request's. */
+static void nothing_behind_the_slot_counts(void **state)
+{
+	static const uint8_t ops[] = {BLKIF_READ,    BLKIF_WRITE_BARRIER, BLKIF_FLUSH_DISKCACHE,
+				      BLKIF_DISCARD, BLKIF_INDIRECT,      9};
+	struct blkif_limits lim = limits;
+
+	lim.barrier = true;
+	lim.discard = true;
+	for (unsigned l = 0; l < LAYOUTS; l++) {
+		for (unsigned i = 0; i < 13 * sizeof(ops); i++) {
+			uint8_t op = ops[i % sizeof(ops)], nr = (uint8_t)(i / sizeof(ops));
+			struct blkif_wire_segment segments[2][BLKIF_MAX_DIRECT_SEGMENTS];
+			struct slot s = direct(layouts[l], op, nr, 8);
+			struct blkif_request req[2];
+			enum blkif_status status[2];
+
+			memset(segments, 0, sizeof(segments));
+			for (int n = 0; n < 2; n++) {
+				memset(s.bytes + layouts[l]->request_bytes, 0x11 * n,
+				       sizeof(s.bytes) - layouts[l]->request_bytes);
+				status[n] = decode(&s, &lim, &req[n], segments[n]);
+			}
+			assert_int_equal((int)status[0], (int)status[1]);
+			assert_memory_equal(&req[0], &req[1], sizeof(req[0]));
+			assert_memory_equal(segments[0], segments[1], sizeof(segments[0]));
+		}
+	}
+}
+
 /* Whatever passes keeps to the limits, whatever the bytes were. */
 static void noise_is_harmless(void **state)
 {
@@ -355,7 +396,7 @@ static void noise_is_harmless(void **state)
 
 	for (unsigned round = 0; round < 400000; round++) {
 		struct blkif_wire_segment segments[BLKIF_MAX_SEGMENTS];
-		struct slot s = {.l = layouts[round % 2]};
+		struct slot s = {.l = layouts[round % LAYOUTS]};
 		enum blkif_status status;
 		struct blkif_request req;
 		uint64_t sectors = 0;
@@ -384,7 +425,8 @@ static void noise_is_harmless(void **state)
 		if (status != BLKIF_OKAY || !req.nr_segments)
 			continue;
 		assert_in_range(req.nr_segments, 1,
-				req.indirect ? limits.max_indirect_segments : 11);
+				req.indirect ? limits.max_indirect_segments
+					     : s.l->max_direct_segments);
 		if (blkif_decode_segments(&req, segments, &limits, &bytes) != BLKIF_OKAY)
 			continue;
 		for (unsigned i = 0; i < req.nr_segments; i++) {
@@ -409,6 +451,7 @@ int main(void)
 		cmocka_unit_test(ranges_are_judged),
 		cmocka_unit_test(segments_are_judged),
 		cmocka_unit_test(each_segment_is_judged),
+		cmocka_unit_test(nothing_behind_the_slot_counts),
 		cmocka_unit_test(noise_is_harmless),
 	};
 
