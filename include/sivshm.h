@@ -32,6 +32,10 @@
 extern "C" {
 #endif
 
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
+
 enum {
 	SIVSHM_VECTORS_MAX = 64,  /* doorbells of each side */
 	SIVSHM_ID_MAX = 65535,    /* the device's IDs have 16 bits */
@@ -241,6 +245,10 @@ ssize_t sivshm_channel_recv(struct sivshm_channel *c, void *data, size_t max);
 int sivshm_channel_arm(struct sivshm_channel *c);
 /* Sleeps until there is one. Returns 1, 0 (the time is over), -EPIPE or -EPROTO. */
 int sivshm_channel_wait(struct sivshm_channel *c, int timeout_ms);
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
 
 #ifdef __cplusplus
 }
