@@ -9,6 +9,28 @@
 #include "blkif/engine.h"
 #include "reactor/reactor.h"
 
+struct blkif_limits blkif_limits_of(const struct bdev *b, bool readonly, bool discard)
+{
+	const struct bdev_limits *limits = &b->limits;
+	uint64_t segments = BLKIF_MAX_SEGMENTS;
+
+	if (limits->max_iov && limits->max_iov < segments)
+		segments = limits->max_iov;
+	if (limits->max_io && limits->max_io / BLKIF_PAGE_SIZE < segments)
+		segments = limits->max_io / BLKIF_PAGE_SIZE;
+	discard = discard && limits->discard && !readonly;
+	return (struct blkif_limits){
+		.sectors = bdev_get_size(b) / BLKIF_SECTOR_SIZE,
+		.max_indirect_segments =
+			segments > BLKIF_MAX_DIRECT_SEGMENTS ? (uint16_t)segments : 0,
+		.readonly = readonly,
+		.flush = true,
+		.barrier = true,
+		.discard = discard,
+		.secure_discard = discard && limits->secure_discard,
+	};
+}
+
 /* One queue of the connection, with all that belongs to it alone. */
 struct ring {
 	struct blkif_connection *conn;

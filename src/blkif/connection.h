@@ -18,6 +18,9 @@ struct reactor;
 
 enum { BLKIF_MAX_QUEUES = 64 };
 
+/* What a guest can use of @b, now; @discard: if it can be had. */
+struct blkif_limits blkif_limits_of(const struct bdev *b, bool readonly, bool discard);
+
 /* One ring, as its opener gives it; all of it valid until it is closed. */
 struct blkif_connection_ring {
 	void *pages; /* contiguous */

@@ -17,7 +17,24 @@ static uint64_t now_of(const struct blkif_io *io)
 	return blkif_engine_now(io->queue->opts.engine);
 }
 
+static uint32_t segment_offset(const struct blkif_wire_segment *seg)
+{
+	return seg->first_sect * (uint32_t)BLKIF_SECTOR_SIZE;
+}
+
+static uint32_t segment_len(const struct blkif_wire_segment *seg)
+{
+	return (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE;
+}
+
 /* Copying */
+
+/* Copied once, and judged as a copy. */
+static void read_once(void *to, const void *from, size_t len)
+{
+	memcpy(to, from, len);
+	atomic_signal_fence(memory_order_seq_cst);
+}
 
 /* A frontend that grants persistently does so with its indirect pages, too. */
 static bool read_indirect_page(struct blkif_io *io, uint16_t len)
@@ -30,10 +47,32 @@ static bool read_indirect_page(struct blkif_io *io, uint16_t len)
 	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_of(io));
 	if (!map)
 		return false;
-	/* Copied once, and judged as a copy. */
-	memcpy(io->segments, map->addr, len);
-	atomic_signal_fence(memory_order_seq_cst);
+	read_once(io->segments, map->addr, len);
 	blkif_maps_put(&q->maps, map, now_of(io));
+	return true;
+}
+
+static uint16_t indirect_len(const struct blkif_io *io)
+{
+	return (uint16_t)(io->req.nr_segments * sizeof(struct blkif_wire_segment));
+}
+
+static bool is_direct(const struct blkif_queue *q)
+{
+	return q->opts.sharing == BLKIF_SHARE_DIRECT || q->opts.sharing == BLKIF_SHARE_DIRECT_DMA;
+}
+
+bool blkif_data_read_indirect(struct blkif_io *io)
+{
+	struct share *share = share_of(io);
+	const void *page;
+
+	if (!is_direct(io->queue))
+		return false;
+	page = share->ops->reach(share, io->queue->opts.peer, io->req.indirect_gref);
+	if (!page)
+		return false;
+	read_once(io->segments, page, indirect_len(io));
 	return true;
 }
 
@@ -42,7 +81,7 @@ void blkif_data_fetch(struct blkif_io *io)
 	struct share_piece piece = {
 		.peer = io->queue->opts.peer,
 		.ref = io->req.indirect_gref,
-		.len = (uint16_t)(io->req.nr_segments * sizeof(struct blkif_wire_segment)),
+		.len = indirect_len(io),
 		.local = io->segments,
 		.status = &io->share_status,
 	};
@@ -64,11 +103,10 @@ void blkif_data_copy(struct blkif_io *io,
 
 	for (unsigned i = 0; i < io->req.nr_segments; i++) {
 		const struct blkif_wire_segment *seg = &io->segments[i];
-		uint32_t left =
-			(uint32_t)(seg->last_sect - seg->first_sect + 1) * BLKIF_SECTOR_SIZE;
+		uint32_t left = segment_len(seg);
 
 		piece.ref = seg->gref;
-		piece.offset = (uint16_t)(seg->first_sect * BLKIF_SECTOR_SIZE);
+		piece.offset = (uint16_t)segment_offset(seg);
 		while (left) {
 			uint32_t at = done % PAGE_POOL_PAGE_SIZE;
 			uint32_t len =
@@ -84,6 +122,19 @@ void blkif_data_copy(struct blkif_io *io,
 	}
 }
 
+/* One more stretch of memory for the device, joined with the last if it follows that. */
+static int add_stretch(struct iovec *iov, int n, void *base, size_t len)
+{
+	struct iovec *last = n ? &iov[n - 1] : NULL;
+
+	if (last && (char *)last->iov_base + last->iov_len == base) {
+		last->iov_len += len;
+		return n;
+	}
+	iov[n] = (struct iovec){.iov_base = base, .iov_len = len};
+	return n + 1;
+}
+
 /* Pages that follow each other make one piece. */
 void blkif_data_describe(struct blkif_io *io)
 {
@@ -92,12 +143,8 @@ void blkif_data_describe(struct blkif_io *io)
 
 	for (unsigned i = 0; left; i++) {
 		uint32_t len = left < PAGE_POOL_PAGE_SIZE ? left : PAGE_POOL_PAGE_SIZE;
-		struct iovec *last = n ? &io->iov[n - 1] : NULL;
 
-		if (last && (char *)last->iov_base + last->iov_len == io->pages[i])
-			last->iov_len += len;
-		else
-			io->iov[n++] = (struct iovec){.iov_base = io->pages[i], .iov_len = len};
+		n = add_stretch(io->iov, n, io->pages[i], len);
 		left -= len;
 	}
 	io->bio.iov = io->iov;
@@ -114,7 +161,7 @@ static bool can_map(const struct blkif_io *io)
 	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
 		return false;
 	for (unsigned i = 0; i < io->req.nr_segments; i++)
-		if (io->segments[i].first_sect * BLKIF_SECTOR_SIZE & (limits->mem_align - 1))
+		if (segment_offset(&io->segments[i]) & (limits->mem_align - 1))
 			return false;
 	return true;
 }
@@ -184,17 +231,11 @@ static bool map_for_cpu(struct blkif_io *io)
 		return false;
 	for (unsigned i = 0; i < io->req.nr_segments; i++) {
 		const struct blkif_wire_segment *seg = &io->segments[i];
-		struct iovec *last = n ? &io->iov[n - 1] : NULL;
 		char *page = io->way == BLKIF_MAPPED
 				     ? (char *)io->pages[0] + (size_t)i * BLKIF_PAGE_SIZE
 				     : ((struct blkif_map *)io->pages[i])->addr;
-		char *base = page + seg->first_sect * BLKIF_SECTOR_SIZE;
-		size_t len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE;
 
-		if (last && (char *)last->iov_base + last->iov_len == base)
-			last->iov_len += len;
-		else
-			io->iov[n++] = (struct iovec){.iov_base = base, .iov_len = len};
+		n = add_stretch(io->iov, n, page + segment_offset(seg), segment_len(seg));
 	}
 	io->bio.iov = io->iov;
 	io->bio.iovcnt = n;
@@ -223,8 +264,8 @@ static bool prepare_for_devices(struct blkif_io *io)
 		const struct blkif_wire_segment *seg = &io->segments[i];
 
 		io->dma[i] = (struct dma_piece){
-			.bus = seg->first_sect * BLKIF_SECTOR_SIZE,
-			.len = (seg->last_sect - seg->first_sect + 1u) * BLKIF_SECTOR_SIZE,
+			.bus = segment_offset(seg),
+			.len = segment_len(seg),
 		};
 	}
 	io->bio.pieces = io->dma;
@@ -246,6 +287,58 @@ copy:
 	return false;
 }
 
+/* Nothing to map: the guest's pages are always there */
+
+static bool reach_for_cpu(struct blkif_io *io)
+{
+	struct share *share = share_of(io);
+	uint32_t peer = io->queue->opts.peer;
+	int n = 0;
+
+	if (!can_map(io))
+		return false;
+	for (unsigned i = 0; i < io->req.nr_segments; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+		char *page = share->ops->reach(share, peer, seg->gref);
+
+		if (!page)
+			return false;
+		n = add_stretch(io->iov, n, page + segment_offset(seg), segment_len(seg));
+	}
+	io->way = BLKIF_DIRECT;
+	io->bio.iov = io->iov;
+	io->bio.iovcnt = n;
+	return true;
+}
+
+static bool reach_for_devices(struct blkif_io *io)
+{
+	struct share *share = share_of(io);
+	uint32_t peer = io->queue->opts.peer;
+	unsigned nr = io->req.nr_segments;
+
+	for (unsigned i = 0; i < nr; i++) {
+		const struct blkif_wire_segment *seg = &io->segments[i];
+		uint64_t bus = share->ops->reach_bus(share, peer, seg->gref);
+
+		if (bus == DMA_NO_BUS)
+			return false;
+		io->dma[i] = (struct dma_piece){
+			.bus = bus + segment_offset(seg),
+			.len = segment_len(seg),
+		};
+	}
+	io->bio.pieces = io->dma;
+	io->bio.nr_pieces = nr;
+	if (!bdev_takes_pieces(io->queue->opts.bdev, &io->bio)) {
+		io->bio.pieces = NULL;
+		io->bio.nr_pieces = 0;
+		return false;
+	}
+	io->way = BLKIF_DIRECT_DMA;
+	return true;
+}
+
 bool blkif_data_map(struct blkif_io *io)
 {
 	switch (io->queue->opts.sharing) {
@@ -257,6 +350,10 @@ bool blkif_data_map(struct blkif_io *io)
 	case BLKIF_SHARE_DMA:
 	case BLKIF_SHARE_DMA_PERSISTENT:
 		return prepare_for_devices(io);
+	case BLKIF_SHARE_DIRECT:
+		return reach_for_cpu(io);
+	case BLKIF_SHARE_DIRECT_DMA:
+		return reach_for_devices(io);
 	}
 	return false;
 }
@@ -294,7 +391,7 @@ bool blkif_data_take_maps(struct blkif_io *io)
 		if (piece->bus == DMA_NO_BUS)
 			good = false;
 		else
-			piece->bus += io->segments[i].first_sect * BLKIF_SECTOR_SIZE;
+			piece->bus += segment_offset(&io->segments[i]);
 	}
 	if (!good && io->way == BLKIF_DMA)
 		discourage(io);
@@ -319,6 +416,8 @@ void blkif_data_unmap(struct blkif_io *io)
 		return;
 	switch (io->way) {
 	case BLKIF_COPIED:
+	case BLKIF_DIRECT:
+	case BLKIF_DIRECT_DMA:
 		return;
 	case BLKIF_MAPPED:
 		share->ops->unmap(share, io->pages[0], io->nr_pages);

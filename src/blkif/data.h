@@ -10,6 +10,9 @@
  * the guest's quota) is no error: the request is copied instead, and then it shows whether its
  * references are good.
  *
+ * Where guests' pages are always there (a segment), nothing is mapped for a request and nothing
+ * counted: the device is told where they are.
+ *
  * Pages are mapped for the CPU, whose addresses the device's driver takes; or for devices only, and
  * then what becomes of a request's pieces are bus addresses, at which nobody but the device ever
  * looks.  The latter is done by the share's flush, for the requests of a pass together.
@@ -25,6 +28,8 @@ struct share_piece;
 
 /* Adds the copy of the indirect page, or reads it, if it is mapped. */
 void blkif_data_fetch(struct blkif_io *io);
+/* Reads it at once, where guests' pages are always there. False: it has to be fetched. */
+bool blkif_data_read_indirect(struct blkif_io *io);
 /* Adds the copies of all segments, by the share's copy_in or copy_out. */
 void blkif_data_copy(struct blkif_io *io,
 		     void (*add)(struct share *s, const struct share_piece *piece));
@@ -32,7 +37,8 @@ void blkif_data_copy(struct blkif_io *io,
 void blkif_data_describe(struct blkif_io *io);
 /*
  * Maps the request's pages for the CPU and describes them to the device; or prepares to map them
- * for devices, which the request's way then says. False: it has to be copied.
+ * for devices, which the request's way then says. What is always there is only described. False:
+ * it has to be copied.
  */
 bool blkif_data_map(struct blkif_io *io);
 /* Whether it is on its way of being mapped for devices, or is. */

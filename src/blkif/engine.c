@@ -134,13 +134,34 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 	stage(&e->submit, io);
 }
 
+static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
+{
+	enum blkif_status status;
+	uint32_t bytes = 0;
+
+	if (io->share_status) {
+		answer_with(e, io, BLKIF_ERROR);
+		return;
+	}
+	status = blkif_decode_segments(&io->req, io->segments, &io->queue->opts.limits, &bytes);
+	io->bytes = bytes;
+	if (status != BLKIF_OKAY) {
+		io->refused = true;
+		answer_with(e, io, status);
+		return;
+	}
+	route(e, io);
+}
+
 /* The request has its memory. */
 static void begin(struct blkif_engine *e, struct blkif_io *io)
 {
-	if (io->req.indirect)
-		stage(&e->fetch, io);
-	else
+	if (!io->req.indirect)
 		route(e, io);
+	else if (!io->copy && blkif_data_read_indirect(io))
+		indirect_page_is_here(e, io);
+	else
+		stage(&e->fetch, io);
 }
 
 /* Behind those of its queue that came before, whatever it needs. */
@@ -215,25 +236,6 @@ static void feed_starved(struct blkif_engine *e)
 	 * waits. */
 	list_for_each_safe (pos, next, &e->starved)
 		blkif_queue_look_for_end(list_entry(pos, struct blkif_queue, starved_node));
-}
-
-static void indirect_page_is_here(struct blkif_engine *e, struct blkif_io *io)
-{
-	enum blkif_status status;
-	uint32_t bytes = 0;
-
-	if (io->share_status) {
-		answer_with(e, io, BLKIF_ERROR);
-		return;
-	}
-	status = blkif_decode_segments(&io->req, io->segments, &io->queue->opts.limits, &bytes);
-	io->bytes = bytes;
-	if (status != BLKIF_OKAY) {
-		io->refused = true;
-		answer_with(e, io, status);
-		return;
-	}
-	route(e, io);
 }
 
 static void mapping_is_done(struct blkif_engine *e, struct blkif_io *io)

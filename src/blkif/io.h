@@ -35,6 +35,8 @@ enum blkif_io_way {
 	BLKIF_PERSISTENT,     /* mapped to stay: pages[] are struct blkif_map */
 	BLKIF_DMA,            /* mapped for devices and this request: dma[] says where */
 	BLKIF_DMA_PERSISTENT, /* mapped for devices, to stay: pages[] are struct blkif_map */
+	BLKIF_DIRECT,         /* where it always is: iov[] says */
+	BLKIF_DIRECT_DMA,     /* the same for devices: dma[] says */
 };
 
 struct blkif_io {

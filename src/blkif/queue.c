@@ -498,7 +498,8 @@ static void count_way(struct blkif_stats *stats, const struct blkif_io *io)
 	static const enum blkif_way ways[] = {
 		[BLKIF_COPIED] = BLKIF_WAY_COPY,        [BLKIF_MAPPED] = BLKIF_WAY_MAP,
 		[BLKIF_PERSISTENT] = BLKIF_WAY_MAP,     [BLKIF_DMA] = BLKIF_WAY_DMA,
-		[BLKIF_DMA_PERSISTENT] = BLKIF_WAY_DMA,
+		[BLKIF_DMA_PERSISTENT] = BLKIF_WAY_DMA, [BLKIF_DIRECT] = BLKIF_WAY_MAP,
+		[BLKIF_DIRECT_DMA] = BLKIF_WAY_DMA,
 	};
 	struct blkif_way_stats *way = &stats->ways[ways[io->way]];
 

@@ -43,6 +43,9 @@ enum blkif_sharing {
 	/* The same for devices only, where the share can do that and the bdev has a dma. */
 	BLKIF_SHARE_DMA,
 	BLKIF_SHARE_DMA_PERSISTENT,
+	/* Always there, for the CPU or for devices: the share can reach them at once. */
+	BLKIF_SHARE_DIRECT,
+	BLKIF_SHARE_DIRECT_DMA,
 };
 
 /* What becomes of a request that the device has failed. A flush's failure is always reported. */

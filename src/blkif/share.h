@@ -59,6 +59,13 @@ struct share_ops {
 	void (*dma_map)(struct share *s, uint32_t peer, uint32_t ref, bool writable,
 			struct dma_piece *piece);
 	void (*dma_unmap)(struct share *s, const struct dma_piece *piece);
+	/*
+	 * Both NULL where guests' pages have to be mapped first. Where @peer's page @ref is, which
+	 * stays there as long as a queue of the peer's is served: for the CPU (NULL: there is no
+	 * such page), and for devices (DMA_NO_BUS).
+	 */
+	void *(*reach)(struct share *s, uint32_t peer, uint32_t ref);
+	uint64_t (*reach_bus)(struct share *s, uint32_t peer, uint32_t ref);
 };
 
 struct share {

@@ -46,6 +46,9 @@ struct dma_ops {
 	 * negative errno with the line in @err.
 	 */
 	int (*grow)(struct dma *d, size_t pages, bool contiguous, struct err *err);
+	/* Both optional: see dma_map_memory(). */
+	int (*map)(struct dma *d, void *virt, size_t pages, uint64_t *bus, struct err *err);
+	void (*unmap)(struct dma *d, uint64_t bus, size_t pages);
 };
 
 struct dma {
@@ -95,6 +98,29 @@ int dma_alloc(struct dma *d, size_t pages, bool contiguous, struct dma_memory *m
 	      struct err *err);
 /* Gives them back; nothing happens if there are none. No device may still use them. */
 void dma_free(struct dma *d, struct dma_memory *mem);
+
+/* Whether memory of others, which no provider handed out, can be given to devices, too. */
+static inline bool dma_can_map(const struct dma *d)
+{
+	return d->ops->map != NULL;
+}
+
+/*
+ * Gives the @pages pages at @virt, which are not @d's, to its devices, which find the first byte at
+ * *@bus and the rest behind it. They are locked until dma_unmap_memory(), which takes the same
+ * @pages, and before which no device may use them any more. Returns 0 or a negative errno with the
+ * line in @err.
+ */
+static inline int dma_map_memory(struct dma *d, void *virt, size_t pages, uint64_t *bus,
+				 struct err *err)
+{
+	return d->ops->map(d, virt, pages, bus, err);
+}
+
+static inline void dma_unmap_memory(struct dma *d, uint64_t bus, size_t pages)
+{
+	d->ops->unmap(d, bus, pages);
+}
 
 /* Pages that could be handed out yet if the system has them, now. From any thread. */
 static inline size_t dma_count_left(const struct dma *d)

@@ -267,7 +267,12 @@ fail:
 	return rc;
 }
 
-static const struct dma_ops vfio_ops = {.name = "VFIO", .grow = grow};
+static const struct dma_ops vfio_ops = {
+	.name = "VFIO",
+	.grow = grow,
+	.map = dma_vfio_map,
+	.unmap = dma_vfio_unmap,
+};
 
 int dma_vfio_create(size_t max_pages, struct dma **out, struct err *err)
 {

@@ -155,23 +155,7 @@ void vbd_restore_state(struct vbd *v)
 
 struct blkif_limits vbd_get_limits(const struct vbd *v, const struct bdev *b)
 {
-	uint64_t segments = BLKIF_MAX_SEGMENTS;
-
-	if (b->limits.max_iov && b->limits.max_iov < segments)
-		segments = b->limits.max_iov;
-	if (b->limits.max_io && b->limits.max_io / BLKIF_PAGE_SIZE < segments)
-		segments = b->limits.max_io / BLKIF_PAGE_SIZE;
-	return (struct blkif_limits){
-		.sectors = bdev_get_size(b) / BLKIF_SECTOR_SIZE,
-		.max_indirect_segments =
-			segments > BLKIF_MAX_DIRECT_SEGMENTS ? (uint16_t)segments : 0,
-		.readonly = v->readonly,
-		.flush = true,
-		.barrier = true,
-		.discard = b->limits.discard && v->discard && !v->readonly,
-		.secure_discard =
-			b->limits.discard && b->limits.secure_discard && v->discard && !v->readonly,
-	};
+	return blkif_limits_of(b, v->readonly, v->discard);
 }
 
 /* What the frontend is told and tells */
