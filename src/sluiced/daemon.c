@@ -20,6 +20,7 @@
 #include "ctl/rpc.h"
 #include "reactor/helper.h"
 #include "sluiced/drives.h"
+#include "sluiced/framework_rpc.h"
 #include "sluiced/options.h"
 #include "sluiced/vbd_rpc.h"
 #include "xen/backend.h"
@@ -43,11 +44,15 @@ struct daemon {
 	unsigned nr_running;
 	struct config *config;
 	struct rpc_server *rpc;
+	struct framework_rpc framework_rpc;
 	struct vbd_rpc vbd_rpc;
-	struct drives drives_here;
+	bool on_xen; /* the host is a PV domain of Xen, whether its guests are served or not */
+	struct drives_xen drives_xen;
+	struct drives_vfio drives_vfio;
 	struct nvme_drives *drives;
 	struct nvme_rpc nvme_rpc;
-	struct xen_backend *xen;
+	struct xen_backend *xen; /* NULL: no guests of Xen are served, for this reason: */
+	struct err no_xen;
 	struct reactor_fd signals;
 	struct reactor_timer drain_timer;
 	bool draining;
@@ -68,6 +73,15 @@ static void drained(void *arg)
 	struct daemon *d = arg;
 
 	nvme_drives_stop(d->drives, drives_stopped, d);
+}
+
+/* Has nothing served any more, and calls @done(@arg) when nothing is in flight. */
+static void drain(struct daemon *d, void (*done)(void *arg), void *arg)
+{
+	if (d->xen)
+		xen_backend_drain(d->xen, done, arg);
+	else
+		done(arg);
 }
 
 static void drain_too_long(struct reactor_timer *t)
@@ -96,7 +110,7 @@ static void signal_ready(struct reactor_fd *f, uint32_t events)
 	log_info("signal %u: draining", info.ssi_signo);
 	d->drain_timer.fire = drain_too_long;
 	reactor_timer_start(d->control, &d->drain_timer, DRAIN_NS);
-	xen_backend_drain(d->xen, drained, d);
+	drain(d, drained, d);
 }
 
 /* The beginning, step by step; stop_all() undoes what was done */
@@ -155,10 +169,10 @@ static int start_reactors(struct daemon *d, struct err *err)
 
 static int create_drives(struct daemon *d, struct err *err)
 {
-	const struct nvme_ways ways = drives_ways(&d->drives_here);
+	const struct nvme_ways ways =
+		d->on_xen ? drives_xen_ways(&d->drives_xen) : drives_vfio_ways(&d->drives_vfio);
 	int rc;
 
-	d->drives_here.xen = d->xen;
 	rc = nvme_drives_create(d->ways ? d->ways : &ways, d->control, d->nr_reactors, &d->drives);
 	if (rc)
 		return err_set(err, rc, "no memory left");
@@ -179,13 +193,18 @@ static int start_rpc(struct daemon *d, struct err *err)
 	rc = rpc_server_create(d->control, &opts, &d->rpc, err);
 	if (rc)
 		return rc;
-	d->vbd_rpc = (struct vbd_rpc){
-		.be = d->xen,
-		.control = d->control,
+	d->framework_rpc = (struct framework_rpc){
 		.reactors = d->reactors,
 		.nr_reactors = d->nr_reactors,
 	};
-	rc = bdev_rpc_register(d->rpc, d->config);
+	d->vbd_rpc = (struct vbd_rpc){
+		.be = d->xen,
+		.why = d->no_xen.text,
+		.control = d->control,
+	};
+	rc = framework_rpc_register(d->rpc, &d->framework_rpc);
+	if (!rc)
+		rc = bdev_rpc_register(d->rpc, d->config);
 	if (!rc)
 		rc = nvme_rpc_register(d->rpc, &d->nvme_rpc);
 	if (!rc)
@@ -193,13 +212,57 @@ static int start_rpc(struct daemon *d, struct err *err)
 	return rc ? err_set(err, rc, "cannot register methods: %s", strerror(-rc)) : 0;
 }
 
+/* Whether guests of Xen are served: as it was asked, or else where that can be. */
+static int choose_backend(struct daemon *d, const char *root, struct err *err)
+{
+	int rc = xen_host_check(root, err);
+
+	d->on_xen = !rc;
+	if (!d->opts.kinds[0]) {
+		err_set(&d->no_xen, 0,
+			"no disks of Xen guests are served: sluiced was started with --backend "
+			"none");
+		return 0;
+	}
+	/* Where only a device is missing it is better to be told than to do without. */
+	if (!rc || d->opts.kinds_given || rc == -ENOENT)
+		return rc;
+	d->no_xen = *err;
+	d->opts.kinds[0] = NULL;
+	return 0;
+}
+
+static int create_backend(struct daemon *d, const char *root, struct err *err)
+{
+	const struct xen_backend_opts opts = {
+		.instance = d->opts.name,
+		.kinds = d->opts.kinds,
+		.control = d->control,
+		.reactors = d->reactors,
+		.nr_reactors = d->nr_reactors,
+		.max_queues = d->opts.max_queues,
+		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
+		.guest_bounce_pages = (size_t)d->opts.guest_bounce_mib << 20 >> 12,
+		.guest_maps = d->opts.guest_maps,
+		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
+		.ledger = d->drives_xen.ledger,
+		.root = root,
+	};
+
+	if (!d->opts.kinds[0]) {
+		log_info("%s", d->no_xen.text);
+		return 0;
+	}
+	return xen_backend_create(&opts, &d->xen, err);
+}
+
 static int start_all(struct daemon *d, const char *root, struct err *err)
 {
-	struct xen_backend_opts xen_opts;
+	size_t device_pages = (size_t)d->opts.device_memory_mib << 20 >> 12;
 	int rc;
 
 	/* What the host lacks is said before anything is touched. */
-	rc = xen_host_check(root, err);
+	rc = choose_backend(d, root, err);
 	if (rc)
 		return rc;
 	rc = instance_lock(d->opts.lock, d->opts.name, &d->lock_fd, err);
@@ -211,26 +274,15 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 	rc = create_reactors(d, err);
 	if (rc)
 		return rc;
-	d->drives_here.root = root;
-	d->drives_here.max_pages = (size_t)d->opts.device_memory_mib << 20 >> 12;
-	drives_open(&d->drives_here, d->opts.ledger);
-	xen_opts = (struct xen_backend_opts){
-		.instance = d->opts.name,
-		.kinds = d->opts.kinds,
-		.control = d->control,
-		.reactors = d->reactors,
-		.nr_reactors = d->nr_reactors,
-		.max_queues = d->opts.max_queues,
-		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
-		.guest_bounce_pages = (size_t)d->opts.guest_bounce_mib << 20 >> 12,
-		.guest_maps = d->opts.guest_maps,
-		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
-		.ledger = d->drives_here.ledger,
-		.root = root,
-	};
-	rc = xen_backend_create(&xen_opts, &d->xen, err);
+	d->drives_vfio.max_pages = device_pages;
+	d->drives_xen.root = root;
+	d->drives_xen.max_pages = device_pages;
+	if (d->on_xen)
+		drives_xen_open(&d->drives_xen, d->opts.ledger);
+	rc = create_backend(d, root, err);
 	if (rc)
 		return rc;
+	d->drives_xen.xen = d->xen;
 	rc = start_reactors(d, err);
 	if (!rc)
 		rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
@@ -246,7 +298,8 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 		return err_set(err, rc, "cannot listen to signals: %s", strerror(-rc));
 	bdev_watch_start(d->control);
 	/* Its bdevs are there: guests of a predecessor can be adopted, then clients be served. */
-	rc = xen_backend_start(d->xen, err);
+	if (d->xen)
+		rc = xen_backend_start(d->xen, err);
 	return rc ? rc : start_rpc(d, err);
 }
 
@@ -264,7 +317,7 @@ static void stop_drives(struct daemon *d)
 
 	/* No guest was looked for yet. None must be found now, with its drive about to go. */
 	d->draining = true;
-	xen_backend_drain(d->xen, note_stopped, &idle);
+	drain(d, note_stopped, &idle);
 	nvme_drives_stop(d->drives, note_stopped, &stopped);
 	while (!idle || !stopped) {
 		if (!reactor_step(d->control))
@@ -296,7 +349,7 @@ static void stop_all(struct daemon *d)
 	bdev_delete_all();
 	if (d->drives)
 		nvme_drives_destroy(d->drives);
-	drives_close(&d->drives_here);
+	drives_xen_close(&d->drives_xen);
 	for (unsigned i = 0; i < d->nr_reactors; i++)
 		reactor_destroy(d->reactors[i]);
 	if (d->signals.fd >= 0)

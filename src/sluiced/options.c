@@ -11,13 +11,17 @@
 
 const char options_usage[] =
 	"usage: sluiced [option ...]\n"
-	"Serves block devices to Xen guests, in the foreground, until SIGTERM.\n"
+	"Serves block devices to Xen guests, and to QEMU guests and processes that share memory\n"
+	"with it, in the foreground, until SIGTERM.\n"
 	"\n"
 	"  --name NAME          name of this instance (sluice)\n"
 	"  --socket PATH        JSON-RPC socket (/run/sluice/NAME.sock)\n"
 	"  --state FILE         where bdevs are remembered (/var/lib/sluice/NAME.json)\n"
 	"  --cpumask MASK       cores to run reactors on, hexadecimal (the first core)\n"
-	"  --backend KIND,...   backend kinds to serve: vbd, vbd3, qdisk (vbd)\n"
+	"  --backend KIND,...   Xen's backend kinds to serve: vbd, vbd3, qdisk, or none (vbd "
+	"where\n"
+	"                       there is Xen, else none)\n"
+	"  --sivshm-dir DIR     where sockets for frontends in segments are (/run/sluice/sivshm)\n"
 	"  --device-memory-mib N  most memory for NVMe drives' queues and data in MiB (64)\n"
 	"  --bounce-mib N       bounce memory of each reactor in MiB (16)\n"
 	"  --guest-bounce-mib N bounce memory of one guest in MiB (8)\n"
@@ -35,6 +39,7 @@ enum {
 	OPT_STATE,
 	OPT_CPUMASK,
 	OPT_BACKEND,
+	OPT_SIVSHM_DIR,
 	OPT_DEVICE_MEMORY,
 	OPT_BOUNCE,
 	OPT_GUEST_BOUNCE,
@@ -52,6 +57,7 @@ static const struct option long_options[] = {
 	{"state", required_argument, NULL, OPT_STATE},
 	{"cpumask", required_argument, NULL, OPT_CPUMASK},
 	{"backend", required_argument, NULL, OPT_BACKEND},
+	{"sivshm-dir", required_argument, NULL, OPT_SIVSHM_DIR},
 	{"device-memory-mib", required_argument, NULL, OPT_DEVICE_MEMORY},
 	{"bounce-mib", required_argument, NULL, OPT_BOUNCE},
 	{"guest-bounce-mib", required_argument, NULL, OPT_GUEST_BOUNCE},
@@ -82,6 +88,9 @@ static int parse_kinds(const char *text, struct options *o, struct err *err)
 	unsigned n = 0;
 
 	memset(o->kinds, 0, sizeof(o->kinds));
+	o->kinds_given = true;
+	if (!strcmp(text, "none"))
+		return 0;
 	for (const char *end; *text; text = *end ? end + 1 : end) {
 		const char *kind = NULL;
 
@@ -100,7 +109,8 @@ static int parse_kinds(const char *text, struct options *o, struct err *err)
 	if (*text || !n)
 		return err_set(
 			err, -EINVAL,
-			"--backend takes vbd, vbd3 and qdisk, each once, separated by commas");
+			"--backend takes vbd, vbd3 and qdisk, each once, separated by commas, or "
+			"none");
 	return 0;
 }
 
@@ -136,6 +146,8 @@ static int parse_one(int option, const char *value, struct options *o, struct er
 					 value);
 	case OPT_BACKEND:
 		return parse_kinds(value, o, err);
+	case OPT_SIVSHM_DIR:
+		return set_path(o->sivshm_dir, value, "--sivshm-dir", err);
 	case OPT_DEVICE_MEMORY:
 		return parse_u32(value, 1 << 20, &o->device_memory_mib) && o->device_memory_mib >= 4
 			       ? 0
@@ -200,6 +212,7 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 
 	*o = (struct options){
 		.name = "sluice",
+		.sivshm_dir = "/run/sluice/sivshm",
 		.kinds = {"vbd"},
 		.device_memory_mib = 64,
 		.bounce_mib = 16,

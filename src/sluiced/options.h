@@ -4,6 +4,7 @@
 #define SLUICE_SLUICED_OPTIONS_H
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/err.h"
@@ -18,7 +19,9 @@ struct options {
 	char ledger[PATH_MAX];
 	char state[PATH_MAX];
 	uint64_t cpumask;
-	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end */
+	char sivshm_dir[PATH_MAX];                /* for sockets of workers */
+	const char *kinds[OPTIONS_KINDS_MAX + 1]; /* NULL at the end; none: not for Xen's guests */
+	bool kinds_given;                         /* they were asked for, and are no default */
 	uint32_t device_memory_mib;               /* for all NVMe drives */
 	uint32_t bounce_mib;                      /* of each reactor */
 	uint32_t poll_us;                         /* longest spin of an idle queue */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/list.h"
 #include "base/parse.h"
 #include "xen/vdev.h"
 
@@ -349,46 +350,34 @@ static void get_iostat(struct rpc_request *req, const json_t *params, void *arg)
 		xen_backend_stats(ctx->be, iostat_done, req);
 }
 
-static void get_reactors(struct rpc_request *req, const json_t *params, void *arg)
+/* A method, and what it does where there are Xen guests. */
+struct method {
+	struct rpc_method rpc;
+	void (*handle)(struct rpc_request *req, const json_t *params, void *arg);
+};
+
+static void serve(struct rpc_request *req, const json_t *params, void *arg)
 {
+	const struct method *m = container_of(rpc_request_method(req), struct method, rpc);
 	struct vbd_rpc *ctx = arg;
-	json_t *list;
 
-	if (!rpc_decode(req, params, no_params, 0, NULL))
-		return;
-	list = json_array();
-	for (unsigned i = 0; i < ctx->nr_reactors; i++) {
-		struct reactor_stats st;
-
-		reactor_get_stats(ctx->reactors[i], &st);
-		json_array_append_new(
-			list, json_pack("{s:s,s:i,s:I,s:I,s:I,s:I,s:I,s:i}", "name",
-					reactor_name(ctx->reactors[i]), "lcore",
-					reactor_cpu(ctx->reactors[i]), "passes",
-					(json_int_t)st.passes, "busy_passes", (json_int_t)st.worked,
-					"busy_ns", (json_int_t)st.busy_ns, "sleeps",
-					(json_int_t)st.sleeps, "messages", (json_int_t)st.msgs,
-					"busy_pollers", (int)st.pollers));
-	}
-	rpc_reply(req, json_pack("{s:o}", "reactors", list));
+	if (ctx->be)
+		m->handle(req, params, ctx);
+	else
+		rpc_fail(req, -ENODEV, "%s", ctx->why);
 }
 
 int vbd_rpc_register(struct rpc_server *s, struct vbd_rpc *ctx)
 {
-	static const struct rpc_method methods[] = {
-		{"xen_get_domain", get_domain},
-		{"vbd_attach", attach},
-		{"vbd_detach", detach},
-		{"vbd_get_vbds", get_vbds},
-		{"vbd_pause", pause_disk},
-		{"vbd_resume", resume},
-		{"vbd_set_limit", set_limit},
-		{"vbd_get_iostat", get_iostat},
-		{"framework_get_reactors", get_reactors},
+	static const struct method methods[] = {
+		{{"xen_get_domain", serve}, get_domain}, {{"vbd_attach", serve}, attach},
+		{{"vbd_detach", serve}, detach},         {{"vbd_get_vbds", serve}, get_vbds},
+		{{"vbd_pause", serve}, pause_disk},      {{"vbd_resume", serve}, resume},
+		{{"vbd_set_limit", serve}, set_limit},   {{"vbd_get_iostat", serve}, get_iostat},
 	};
 	int rc = 0;
 
 	for (unsigned i = 0; !rc && i < sizeof(methods) / sizeof(methods[0]); i++)
-		rc = rpc_register(s, &methods[i], ctx);
+		rc = rpc_register(s, &methods[i].rpc, ctx);
 	return rc;
 }

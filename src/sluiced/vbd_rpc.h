@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The methods about Xen's disks and the daemon's reactors:
+ * The methods about disks of Xen guests:
  *
  *   xen_get_domain {domain}                                      -> {domid, name, toolstack}
  *   vbd_attach {domain, vdev, bdev, readonly=false, shared=false, sharing="auto",
@@ -13,7 +13,8 @@
  *                                                                -> {both, as they are now}
  *   vbd_get_vbds                                                 -> array
  *   vbd_get_iostat                                               -> array
- *   framework_get_reactors                                       -> {reactors: array}
+ *
+ * Where no such guests are served each answers -ENODEV and why that is.
  */
 #ifndef SLUICE_SLUICED_VBD_RPC_H
 #define SLUICE_SLUICED_VBD_RPC_H
@@ -22,10 +23,9 @@
 #include "xen/backend.h"
 
 struct vbd_rpc {
-	struct xen_backend *be;
+	struct xen_backend *be; /* NULL: there is none, for this reason: */
+	const char *why;
 	struct reactor *control;
-	struct reactor **reactors;
-	unsigned nr_reactors;
 };
 
 /* Registers the methods; @ctx must outlive the server. Returns 0 or a negative errno. */

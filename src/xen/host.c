@@ -40,8 +40,8 @@ int xen_host_check(const char *root, struct err *err)
 	if (!read_word(root, "/sys/hypervisor/type", type, sizeof(type)) || strcmp(type, "xen"))
 		return err_set(
 			err, -ENODEV,
-			"no Xen on this host: sluiced serves Xen guests and must run in dom0 "
-			"(boot the host with Xen)");
+			"no Xen on this host: disks of Xen guests are served in a PV dom0 (boot "
+			"the host with Xen)");
 	if (read_word(root, "/sys/hypervisor/guest_type", type, sizeof(type)) && strcmp(type, "PV"))
 		return err_set(
 			err, -EOPNOTSUPP,

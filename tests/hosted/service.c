@@ -13,10 +13,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "sluice/client.h"
 #include "sluiced/daemon.h"
 
@@ -30,19 +32,20 @@ static struct run daemon_run;
 
 static int call_daemon(const char *const *extra)
 {
-	char *argv[16] = {"sluiced", "--name",      service.name,   "--socket", service.sock,
-			  "--state", service.state, "--bounce-mib", "2"};
-	int argc = 9;
+	char *argv[24] = {"sluiced",    "--name",       service.name,  "--socket",
+			  service.sock, "--state",      service.state, "--bounce-mib",
+			  "2",          "--sivshm-dir", service.sivshm};
+	int argc = 11;
 
 	for (; extra && *extra; extra++)
 		argv[argc++] = (char *)*extra;
 	argv[argc] = NULL;
-	return daemon_main(argc, argv, service.host.root, NULL);
+	return daemon_main(argc, argv, service.root, NULL);
 }
 
 static void *daemon_thread(void *arg)
 {
-	daemon_run.status = call_daemon(NULL);
+	daemon_run.status = call_daemon(service.more);
 	return NULL;
 }
 
@@ -100,15 +103,27 @@ void service_refuses(const char *method, const char *params, int code, const cha
 	json_decref(reply);
 }
 
+uint64_t service_now_ms(void)
+{
+	return clock_now_ns() / NSEC_PER_MSEC;
+}
+
+void service_nap(void)
+{
+	struct timespec nap = {.tv_nsec = 200000};
+
+	nanosleep(&nap, NULL);
+}
+
 void service_start(void)
 {
-	uint64_t start = host_now_ms();
+	uint64_t start = service_now_ms();
 	json_t *reply;
 
 	assert_int_equal(pthread_create(&daemon_run.thread, NULL, daemon_thread, NULL), 0);
 	while (!(reply = call("rpc_get_methods", "{}"))) {
-		assert_true(host_now_ms() - start < HOST_WAIT_MS);
-		host_nap();
+		assert_true(service_now_ms() - start < SERVICE_WAIT_MS);
+		service_nap();
 	}
 	json_decref(reply);
 }
@@ -134,7 +149,7 @@ static int run_client(const char *line, char **out, char **said)
 	     word = strtok_r(NULL, " ", &save))
 		argv[argc++] = word;
 	client_init(&c, open_memstream(out, &out_len), open_memstream(said, &said_len));
-	c.root = service.host.root;
+	c.root = service.root;
 	status = client_run(&c, argc, argv);
 	fclose(c.out);
 	fclose(c.err);
@@ -197,13 +212,15 @@ void service_ends_with(const char *const *extra, int status, const char *words)
 
 int service_setup(void **state)
 {
-	host_create(&service.host);
+	memset(&service, 0, sizeof(service));
 	strcpy(service.dir, "/var/tmp/sluice-daemon-XXXXXX");
 	if (!mkdtemp(service.dir))
 		return -1;
 	snprintf(service.name, sizeof(service.name), "test-%d", getpid());
 	snprintf(service.sock, sizeof(service.sock), "%s/sock", service.dir);
 	snprintf(service.state, sizeof(service.state), "%s/state.json", service.dir);
+	snprintf(service.root, sizeof(service.root), "%s/root", service.dir);
+	snprintf(service.sivshm, sizeof(service.sivshm), "%s/sivshm", service.dir);
 	snprintf(service.log, sizeof(service.log), "%s/log", service.dir);
 	snprintf(service.lock, sizeof(service.lock), "/run/sluice/%s.lock", service.name);
 	snprintf(service.ledger, sizeof(service.ledger), "/run/sluice/%s.ledger", service.name);
@@ -219,7 +236,7 @@ int service_teardown(void **state)
 	unlink(service.ledger);
 	unlink(service.lock);
 	snprintf(command, sizeof(command), "rm -rf %s", service.dir);
-	return host_destroy(&service.host) || system(command) || !clean ? -1 : 0;
+	return system(command) || !clean ? -1 : 0;
 }
 
 void service_block_signals(void)

@@ -1,21 +1,23 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * service: the whole daemon, main to end, on a host of the double's, and its client: started,
- * called, and ended as systemd would.
+ * service: the whole daemon, main to end, and its client: started, called, and ended as systemd
+ * would.  Its host has nothing, Xen least of all, unless the test says which (dom0.h).
  */
 #ifndef SLUICE_TEST_SERVICE_H
 #define SLUICE_TEST_SERVICE_H
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 
-#include "host.h"
+enum { SERVICE_WAIT_MS = 10000 }; /* for anything that has to happen */
 
 struct service {
-	struct host host;
-	char dir[64]; /* for files of the test's */
+	char root[96]; /* where the host's /sys and /dev are */
+	char dir[64];  /* for files of the test's */
 	char name[32];
-	char sock[96], state[96], log[96], lock[96], ledger[96];
+	char sock[96], state[96], log[96], lock[96], ledger[96], sivshm[96];
+	const char *const *more; /* arguments for who starts next, NULL at the end; or NULL */
 };
 extern struct service service; /* there is but one */
 
@@ -24,6 +26,10 @@ int service_setup(void **state);
 int service_teardown(void **state);
 /* For main(): the daemon takes signals from a descriptor, and no other thread may die of them. */
 void service_block_signals(void);
+
+/* Milliseconds since some start; sleeps a little, for loops that wait. */
+uint64_t service_now_ms(void);
+void service_nap(void);
 
 void service_start(void);
 /* As systemctl stop does. */

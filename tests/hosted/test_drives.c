@@ -15,12 +15,12 @@
 
 #include <cmocka.h>
 
+#include "dom0.h"
 #include "double.h"
 #include "fake_drive.h"
 #include "grant/ledger.h"
 #include "guest.h"
 #include "load.h"
-#include "service.h"
 
 enum { GUEST_DOMID = 7, DISK_BLOCKS = (8 << 20) / 512 };
 
@@ -29,16 +29,16 @@ static struct model *drive;
 static int setup(void **state)
 {
 	guest_way = &guest_dma;
-	if (service_setup(state))
+	if (dom0_setup(state))
 		return -1;
-	drive = fake_drive_create(&service.host, 512, DISK_BLOCKS);
+	drive = fake_drive_create(&dom0, 512, DISK_BLOCKS);
 	return 0;
 }
 
 static int teardown(void **state)
 {
 	fake_drive_destroy();
-	return service_teardown(state);
+	return dom0_teardown(state);
 }
 
 static void attach_drive(void)
@@ -66,7 +66,7 @@ static void a_guest_is_served_and_a_successor_goes_on(void **state)
 	attach_drive();
 	assert_true(fake_drive_enabled());
 	service_prints("nvme list", FAKE_DRIVE " attached nvme0 ", true);
-	guest_create(&g, &service.host, GUEST_DOMID, &opts);
+	guest_create(&g, &dom0, GUEST_DOMID, &opts);
 	assert_true(guest_connect(&g, &(struct guest_opts){0}));
 	l = load_create(&g, &(struct load_opts){.max_segments = 32, .flushes = true});
 	assert_null(load_run(l, 500));
@@ -122,6 +122,28 @@ static void a_drive_left_running_is_stopped(void **state)
 	service_end();
 }
 
+/* A driver that has it has reset it, but for one that does nothing to what it has. */
+static void a_drive_left_running_and_hidden_is_not_forgotten(void **state)
+{
+	char driver[192];
+
+	note_drive(FAKE_DRIVE);
+	fake_drive_leave_running();
+	snprintf(driver, sizeof(driver), "%s/sys/bus/pci/devices/" FAKE_DRIVE "/driver", dom0.root);
+	assert_int_equal(symlink("../../drivers/pci-stub", driver), 0);
+	service_start();
+	service_fails("bdev create nvme " FAKE_DRIVE, "driver pci-stub has it since: unbind it");
+	service_end();
+	assert_true(fake_drive_enabled());
+	assert_int_equal(access(service.ledger, F_OK), 0);
+	assert_int_equal(unlink(driver), 0);
+	assert_int_equal(symlink("../../drivers/nvme", driver), 0);
+	service_start();
+	service_end();
+	assert_int_equal(access(service.ledger, F_OK), -1);
+	assert_int_equal(unlink(driver), 0);
+}
+
 static void without_a_ledger_there_are_no_drives(void **state)
 {
 	FILE *f = fopen(service.ledger, "w");
@@ -144,11 +166,11 @@ static void a_drive_that_is_not_there_is_kept(void **state)
 	service_start();
 	attach_drive();
 	service_end();
-	host_write_file(&service.host, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x020000\n");
+	host_write_file(&dom0, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x020000\n");
 	service_start();
 	service_prints("bdev list", "nvme0n1", false);
 	service_prints("nvme list", FAKE_DRIVE " missing nvme0 - - -\n", true);
-	host_write_file(&service.host, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x010802\n");
+	host_write_file(&dom0, "/sys/bus/pci/devices/" FAKE_DRIVE "/class", "0x010802\n");
 	service_prints("nvme list", "\n kept as nvme0, and not attached", true);
 	service_end();
 	service_start();
@@ -178,7 +200,7 @@ static void a_bad_start_leaves_guests_alone(void **state)
 
 	service_start();
 	attach_drive();
-	guest_create(&g, &service.host, GUEST_DOMID, &opts);
+	guest_create(&g, &dom0, GUEST_DOMID, &opts);
 	assert_true(guest_connect(&g, &(struct guest_opts){0}));
 	l = load_create(&g, &(struct load_opts){.max_segments = 32});
 	assert_null(load_run(l, 500));
@@ -202,6 +224,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_guest_is_served_and_a_successor_goes_on),
 		TEST(a_drive_left_running_is_stopped),
+		TEST(a_drive_left_running_and_hidden_is_not_forgotten),
 		TEST(without_a_ledger_there_are_no_drives),
 		TEST(a_drive_that_is_not_there_is_kept),
 		TEST(a_bad_start_lets_go_of_drives),

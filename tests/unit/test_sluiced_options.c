@@ -32,6 +32,8 @@ static void defaults_follow_the_name(void **state)
 	assert_string_equal(o.state, "/var/lib/sluice/sluice.json");
 	assert_string_equal(o.kinds[0], "vbd");
 	assert_null(o.kinds[1]);
+	assert_false(o.kinds_given);
+	assert_string_equal(o.sivshm_dir, "/run/sluice/sivshm");
 	assert_int_equal(__builtin_popcountll(o.cpumask), 1);
 	assert_int_equal(o.max_queues, 4);
 	assert_int_equal(o.log_level, LOG_LEVEL_INFO);
@@ -55,6 +57,7 @@ static void kinds_are_known_and_come_once(void **state)
 	assert_int_equal(parse(&o, &err, "--backend", "qdisk,vbd3"), 0);
 	assert_string_equal(o.kinds[0], "qdisk");
 	assert_string_equal(o.kinds[1], "vbd3");
+	assert_true(o.kinds_given);
 	assert_null(o.kinds[2]);
 	assert_int_equal(parse(&o, &err, "--backend", "vbd,vbd3,qdisk"), 0);
 	assert_int_equal(parse(&o, &err, "--backend", "vbd,vbd"), -EINVAL);
@@ -62,6 +65,11 @@ static void kinds_are_known_and_come_once(void **state)
 	assert_int_equal(parse(&o, &err, "--backend", "vbd4"), -EINVAL);
 	assert_int_equal(parse(&o, &err, "--backend", ""), -EINVAL);
 	assert_int_equal(parse(&o, &err, "--backend", ",vbd"), -EINVAL);
+	assert_int_equal(parse(&o, &err, "--backend", "none"), 0);
+	assert_null(o.kinds[0]);
+	assert_true(o.kinds_given);
+	assert_int_equal(parse(&o, &err, "--backend", "none,vbd"), -EINVAL);
+	assert_int_equal(parse(&o, &err, "--backend", "vbd,none"), -EINVAL);
 }
 
 static void what_is_wrong_is_named(void **state)
@@ -78,6 +86,7 @@ static void what_is_wrong_is_named(void **state)
 		{"--poll-us", "-1", "--poll-us"},
 		{"--log-level", "loud", "--log-level"},
 		{"--socket", "", "--socket"},
+		{"--sivshm-dir", "", "--sivshm-dir"},
 		{"--frobnicate", NULL, "--frobnicate"},
 		{"--name", NULL, "--name"},
 		{"disk", NULL, "disk"},

@@ -2,6 +2,7 @@
 #include "sluiced/drives.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "dma/granted.h"
@@ -11,7 +12,7 @@
 
 static int dma_create(void *arg, struct dma **out, struct err *err)
 {
-	struct drives *d = arg;
+	struct drives_xen *d = arg;
 	uint32_t map_from = UINT32_MAX;
 	struct err why;
 	int rc;
@@ -29,7 +30,8 @@ static int dma_create(void *arg, struct dma **out, struct err *err)
 		log_info("sharing=auto copies requests of any size, which is cheaper here");
 	else
 		log_info("sharing=auto maps requests of %u KiB and more", map_from / 1024);
-	xen_backend_set_map_from(d->xen, map_from);
+	if (d->xen)
+		xen_backend_set_map_from(d->xen, map_from);
 	return 0;
 }
 
@@ -41,14 +43,14 @@ static void dma_destroy(void *arg, struct dma *dma)
 static int open_drive(void *arg, const char *address, struct dma *dma, struct nvme_pci **out,
 		      struct err *err)
 {
-	struct drives *d = arg;
+	struct drives_xen *d = arg;
 
 	return nvme_sysfs_open_in(d->root, address, out, err);
 }
 
 static int enter(void *arg, const char *address, struct err *err)
 {
-	struct drives *d = arg;
+	struct drives_xen *d = arg;
 	int rc = grant_ledger_note_drive(d->ledger, address);
 
 	return rc ? err_set(err, rc, "drive %s is one too many: detach another first", address) : 0;
@@ -56,23 +58,32 @@ static int enter(void *arg, const char *address, struct err *err)
 
 static void leave(void *arg, const char *address)
 {
-	struct drives *d = arg;
+	struct drives_xen *d = arg;
 
 	grant_ledger_forget_drive(d->ledger, address);
 }
 
 /*
  * Stops a drive that a predecessor has left running. One that a driver has again, or another
- * process, was reset by that, and knows nothing of what it was told before.
+ * process, was reset by that, and knows nothing of what it was told before; but pci-stub only
+ * keeps others away from a device, and does nothing to it.
  */
 static int stop_drive(const char *address, void *arg, struct err *err)
 {
-	struct drives *d = arg;
+	struct drives_xen *d = arg;
 	struct nvme_pci *pci;
+	char driver[16] = "";
 	int rc = nvme_sysfs_open_in(d->root, address, &pci, err);
 
-	if (rc == -EBUSY)
-		return 0;
+	if (rc == -EBUSY) {
+		nvme_sysfs_driver(d->root, address, driver, sizeof(driver));
+		if (strcmp(driver, "pci-stub"))
+			return 0;
+		return err_set(err, rc,
+			       "drive %s was left running, and the kernel's driver pci-stub has it "
+			       "since: unbind it from that, and start sluiced again",
+			       address);
+	}
 	if (rc)
 		return rc;
 	rc = nvme_ctrl_quiesce(pci, err);
@@ -82,7 +93,7 @@ static int stop_drive(const char *address, void *arg, struct err *err)
 	return rc;
 }
 
-void drives_open(struct drives *d, const char *path)
+void drives_xen_open(struct drives_xen *d, const char *path)
 {
 	struct err err;
 	int rc = grant_ledger_open(path, &d->ledger, &err);
@@ -98,13 +109,13 @@ void drives_open(struct drives *d, const char *path)
 	d->ledger = NULL;
 }
 
-void drives_close(struct drives *d)
+void drives_xen_close(struct drives_xen *d)
 {
 	if (d->ledger)
 		grant_ledger_close(d->ledger);
 }
 
-struct nvme_ways drives_ways(struct drives *d)
+struct nvme_ways drives_xen_ways(struct drives_xen *d)
 {
 	return (struct nvme_ways){
 		.dma_create = dma_create,
