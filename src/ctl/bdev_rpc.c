@@ -282,7 +282,7 @@ static int remove_apply(struct config_change *ch, struct err *err)
 	struct change *c = change_of(ch);
 	struct bdev *b = bdev_find(ch->name);
 
-	if (!b && !config_keeps(c->config, ch->name, false))
+	if (!b && !config_keeps(c->config, ch->name, NULL))
 		return no_bdev(ch->name, err);
 	if (!b)
 		return 0;
@@ -295,7 +295,9 @@ static int remove_apply(struct config_change *ch, struct err *err)
 	if (c->kind && check_kind(c->kind, b, "bdev_delete", err))
 		return -EINVAL;
 	if (b->claims)
-		return err_set(err, -EBUSY, "bdev '%s' is in use: detach its disk first", b->name);
+		return err_set(err, -EBUSY,
+			       "bdev '%s' is in use: detach its disk first, or delete its worker",
+			       b->name);
 	c->bdev = b;
 	return bdev_claim(b, false, false, err);
 }

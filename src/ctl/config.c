@@ -21,8 +21,8 @@ struct config {
 	char *path;
 	struct reactor *reactor;
 	struct helper_pool *helpers;
-	const struct config_owners *owners; /* NULL: none */
-	json_t *kept;                       /* entries of the file that could not be made */
+	struct list kinds;
+	json_t *kept; /* entries of the file that could not be made */
 	struct list queue;
 	bool busy;                     /* a change is on its way, or its file is being written */
 	struct config_change *current; /* whose file is being written; NULL: nobody's */
@@ -42,39 +42,48 @@ static const char *entry_name(const json_t *entry)
 	return name ? name : "";
 }
 
-void config_set_owners(struct config *c, const struct config_owners *o)
+void config_add_kind(struct config *c, struct config_kind *k)
 {
-	c->owners = o;
+	list_add_tail(&c->kinds, &k->node);
 }
 
-static bool is_owner(const struct config *c, const json_t *entry)
+/* NULL: a bdev. */
+static const struct config_kind *kind_of(const struct config *c, const json_t *entry)
 {
 	const char *method = json_string_value(json_object_get(entry, "method"));
+	struct list *pos;
 
-	return c->owners && method && !strcmp(method, c->owners->method);
+	list_for_each (pos, &c->kinds) {
+		const struct config_kind *k = list_entry(pos, struct config_kind, node);
+
+		if (method && !strcmp(method, k->method))
+			return k;
+	}
+	return NULL;
 }
 
 /* Whether @entry is about what @name means. */
-static bool names(const struct config *c, const json_t *entry, const char *name, bool owner)
+static bool names(const struct config *c, const json_t *entry, const char *name,
+		  const struct config_kind *kind)
 {
-	return is_owner(c, entry) == owner && !strcmp(entry_name(entry), name);
+	return kind_of(c, entry) == kind && !strcmp(entry_name(entry), name);
 }
 
-bool config_keeps(const struct config *c, const char *name, bool owner)
+bool config_keeps(const struct config *c, const char *name, const struct config_kind *kind)
 {
 	for (size_t i = 0; i < json_array_size(c->kept); i++)
-		if (names(c, json_array_get(c->kept, i), name, owner))
+		if (names(c, json_array_get(c->kept, i), name, kind))
 			return true;
 	return false;
 }
 
-void config_each_kept_owner(const struct config *c, void (*each)(const json_t *params, void *arg),
-			    void *arg)
+void config_each_kept(const struct config *c, const struct config_kind *kind,
+		      void (*each)(const json_t *params, void *arg), void *arg)
 {
 	for (size_t i = 0; i < json_array_size(c->kept); i++) {
 		const json_t *entry = json_array_get(c->kept, i);
 
-		if (is_owner(c, entry))
+		if (kind_of(c, entry) == kind)
 			each(json_object_get(entry, "params"), arg);
 	}
 }
@@ -82,7 +91,7 @@ void config_each_kept_owner(const struct config *c, void (*each)(const json_t *p
 static void drop_kept(struct config *c, const struct config_change *ch)
 {
 	for (size_t i = json_array_size(c->kept); i-- > 0;)
-		if (names(c, json_array_get(c->kept, i), ch->name, ch->owner))
+		if (names(c, json_array_get(c->kept, i), ch->name, ch->kind))
 			json_array_remove(c->kept, i);
 }
 
@@ -99,7 +108,7 @@ static int add_entry(json_t *list, const char *method, json_t *params)
 static int add_live(json_t *bdevs, struct config_change *ch)
 {
 	for (struct bdev *b = bdev_next(NULL); b; b = bdev_next(b)) {
-		bool theirs = ch && !ch->owner && !strcmp(ch->name, b->name);
+		bool theirs = ch && !ch->kind && !strcmp(ch->name, b->name);
 		const char *method;
 		json_t *params;
 
@@ -113,19 +122,25 @@ static int add_live(json_t *bdevs, struct config_change *ch)
 	return 0;
 }
 
-static int add_owners(json_t *bdevs, const struct config *c, const struct config_change *ch)
+static int add_kind(json_t *entries, const struct config_kind *k, const struct config_change *ch)
 {
-	json_t *list;
-	int rc;
+	json_t *list = json_array();
+	int rc = list ? k->describe(list, ch && ch->kind == k ? ch : NULL, k->arg) : -ENOMEM;
 
-	if (!c->owners)
-		return 0;
-	list = json_array();
-	rc = list ? c->owners->describe(list, ch && ch->owner ? ch : NULL, c->owners->arg)
-		  : -ENOMEM;
 	for (size_t i = 0; !rc && i < json_array_size(list); i++)
-		rc = add_entry(bdevs, c->owners->method, json_incref(json_array_get(list, i)));
+		rc = add_entry(entries, k->method, json_incref(json_array_get(list, i)));
 	json_decref(list);
+	return rc;
+}
+
+static int add_kinds(json_t *entries, const struct config *c, const struct config_change *ch)
+{
+	struct list *pos;
+	int rc = 0;
+
+	list_for_each (pos, &c->kinds)
+		if (!rc)
+			rc = add_kind(entries, list_entry(pos, struct config_kind, node), ch);
 	return rc;
 }
 
@@ -134,7 +149,7 @@ static int add_kept(json_t *bdevs, const struct config *c, const struct config_c
 	for (size_t i = 0; i < json_array_size(c->kept); i++) {
 		json_t *entry = json_array_get(c->kept, i);
 
-		if (ch && names(c, entry, ch->name, ch->owner))
+		if (ch && names(c, entry, ch->name, ch->kind))
 			continue;
 		if (json_array_append(bdevs, entry))
 			return -ENOMEM;
@@ -148,7 +163,7 @@ static char *describe(const struct config *c, struct config_change *ch)
 	json_t *bdevs = json_array(), *root;
 	char *text;
 
-	if (!bdevs || add_live(bdevs, ch) || add_owners(bdevs, c, ch) || add_kept(bdevs, c, ch)) {
+	if (!bdevs || add_live(bdevs, ch) || add_kinds(bdevs, c, ch) || add_kept(bdevs, c, ch)) {
 		json_decref(bdevs);
 		return NULL;
 	}
@@ -316,20 +331,29 @@ void config_submit(struct config *c, struct config_change *ch)
 
 /* Loading */
 
-static void load_entry(struct config *c, json_t *entry,
-		       int (*create)(const char *method, const json_t *params, struct err *err))
+typedef int (*create_bdev)(const char *method, const json_t *params, struct err *err);
+
+static void load_entry(struct config *c, json_t *entry, const struct config_kind *kind,
+		       create_bdev create)
 {
 	const char *method = json_string_value(json_object_get(entry, "method"));
 	const json_t *params = json_object_get(entry, "params");
 	struct err err = {"the entry has no method"};
 
-	if (is_owner(c, entry) ? !c->owners->create(params, c->owners->arg, &err)
-			       : method && !create(method, params, &err))
+	if (kind ? !kind->create(params, kind->arg, &err) : method && !create(method, params, &err))
 		return;
 	log_error("%s '%s' of %s cannot be made and is kept for later: %s",
-		  is_owner(c, entry) ? "controller" : "bdev", entry_name(entry), c->path, err.text);
+		  kind ? kind->noun : "bdev", entry_name(entry), c->path, err.text);
 	if (json_array_append(c->kept, entry))
 		log_error("out of memory: the next save will lose '%s'", entry_name(entry));
+}
+
+static void load_kind(struct config *c, const json_t *entries, const struct config_kind *kind,
+		      create_bdev create)
+{
+	for (size_t i = 0; i < json_array_size(entries); i++)
+		if (kind_of(c, json_array_get(entries, i)) == kind)
+			load_entry(c, json_array_get(entries, i), kind, create);
 }
 
 int config_load(struct config *c,
@@ -338,6 +362,7 @@ int config_load(struct config *c,
 {
 	json_t *root, *bdevs;
 	json_error_t error;
+	struct list *pos;
 	int fd, rc;
 
 	fd = open(c->path, O_RDONLY | O_CLOEXEC);
@@ -365,8 +390,9 @@ int config_load(struct config *c,
 			       "wrote it, or move it away to start without bdevs",
 			       c->path, FILE_VERSION);
 	}
-	for (size_t i = 0; i < json_array_size(bdevs); i++)
-		load_entry(c, json_array_get(bdevs, i), create);
+	load_kind(c, bdevs, NULL, create);
+	list_for_each (pos, &c->kinds)
+		load_kind(c, bdevs, list_entry(pos, struct config_kind, node), create);
 	json_decref(root);
 	return 0;
 }
@@ -384,6 +410,7 @@ int config_create(const char *path, struct reactor *r, struct helper_pool *helpe
 		return err_set(err, -ENOMEM, "out of memory");
 	c->reactor = r;
 	c->helpers = helpers;
+	list_init(&c->kinds);
 	list_init(&c->queue);
 	c->path = strdup(path);
 	c->kept = json_array();

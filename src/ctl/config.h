@@ -13,9 +13,9 @@
  * A bdev that cannot be made at start, because its disk is not there today, say, stays in the
  * file until it is deleted, or created anew under its name.
  *
- * Some bdevs come and go with something else, an NVMe controller's with the controller.  They have
- * no entries of their own; what they come with has one, by another method, and a name that bdevs
- * may have as well.
+ * Beside bdevs the file holds what bdevs come and go with, NVMe controllers say, and what uses
+ * them. Each kind of these has a method of its own, and names that bdevs may have as well.  Bdevs
+ * are made first, then the others, kind by kind.
  */
 #ifndef SLUICE_CTL_CONFIG_H
 #define SLUICE_CTL_CONFIG_H
@@ -33,8 +33,8 @@ struct helper_pool;
 
 /* Part of a larger object of the submitter's. All functions run on the control reactor. */
 struct config_change {
-	const char *name; /* of the one bdev that it makes, changes or removes */
-	bool owner;       /* the name is that of an owner of bdevs (struct config_owners) */
+	const char *name;               /* of the one thing that it makes, changes or removes */
+	const struct config_kind *kind; /* of what kind that is; NULL: a bdev */
 	bool removes;
 	/*
 	 * Optional: what is to be saved of the bdev, in place of its own config, for a change that
@@ -54,9 +54,10 @@ struct config_change {
 	struct list node;
 };
 
-/* What bdevs come and go with: one kind of it. */
-struct config_owners {
+/* Things in the file that are no bdevs: one kind of them. */
+struct config_kind {
 	const char *method; /* of their entries */
+	const char *noun;   /* what the log calls one of them */
 	/* As the argument of config_load(). */
 	int (*create)(const json_t *params, void *arg, struct err *err);
 	/*
@@ -65,6 +66,8 @@ struct config_owners {
 	 */
 	int (*describe)(json_t *list, const struct config_change *ch, void *arg);
 	void *arg;
+	/* private */
+	struct list node;
 };
 
 /*
@@ -79,8 +82,8 @@ int config_create(const char *path, struct reactor *r, struct helper_pool *helpe
  */
 void config_destroy(struct config *c);
 
-/* Before config_load(); @o must outlive @c. */
-void config_set_owners(struct config *c, const struct config_owners *o);
+/* Before config_load(), which makes kinds in the order in which they were added. @k outlives @c. */
+void config_add_kind(struct config *c, struct config_kind *k);
 
 /*
  * Makes the bdevs that the file holds, by @create(method, params, err), which returns 0 or a
@@ -95,11 +98,11 @@ int config_load(struct config *c,
 /* Starts @ch now, or when those before it are done. */
 void config_submit(struct config *c, struct config_change *ch);
 
-/* Calls @each with the parameters of each owner of bdevs that could not be made. */
-void config_each_kept_owner(const struct config *c, void (*each)(const json_t *params, void *arg),
-			    void *arg);
+/* Calls @each with the parameters of each of @kind that could not be made. */
+void config_each_kept(const struct config *c, const struct config_kind *kind,
+		      void (*each)(const json_t *params, void *arg), void *arg);
 
-/* Whether the file has a bdev of that name, or an @owner of bdevs, that could not be made. */
-bool config_keeps(const struct config *c, const char *name, bool owner);
+/* Whether the file has one of that name that could not be made, of @kind (NULL: a bdev). */
+bool config_keeps(const struct config *c, const char *name, const struct config_kind *kind);
 
 #endif

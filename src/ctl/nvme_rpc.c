@@ -103,7 +103,7 @@ static int check_kept(const struct nvme_rpc *n, const struct spec *spec, struct 
 
 	/* What is no address is refused by the drives. */
 	if (!nvme_pci_parse_address(spec->traddr, &check.address, NULL))
-		config_each_kept_owner(n->config, check_one_kept, &check);
+		config_each_kept(n->config, &n->drives_kind, check_one_kept, &check);
 	return check.rc;
 }
 
@@ -184,7 +184,6 @@ static void attach_done(struct config_change *ch, int result, const struct err *
 }
 
 static const struct config_change attach_template = {
-	.owner = true,
 	.apply = attach_apply,
 	.commit = attach_commit,
 	.undo = attach_undo,
@@ -201,6 +200,7 @@ static void attached(struct nvme_attach *a, int rc, struct nvme_drive *d, const 
 	}
 	c->drive = d;
 	c->change = attach_template;
+	c->change.kind = &c->rpc->drives_kind;
 	c->change.name = nvme_drive_name(d);
 	config_submit(c->rpc->config, &c->change);
 }
@@ -237,7 +237,7 @@ static int detach_apply(struct config_change *ch, struct err *err)
 	c->drive = nvme_drive_find(c->rpc->drives, ch->name);
 	if (c->drive)
 		return nvme_drive_hold(c->drive, err);
-	return config_keeps(c->rpc->config, ch->name, true) ? 0 : no_drive(ch->name, err);
+	return config_keeps(c->rpc->config, ch->name, ch->kind) ? 0 : no_drive(ch->name, err);
 }
 
 static void detached(void *arg)
@@ -279,7 +279,6 @@ static void detach_done(struct config_change *ch, int result, const struct err *
 }
 
 static const struct config_change detach_template = {
-	.owner = true,
 	.removes = true,
 	.apply = detach_apply,
 	.commit = detach_commit,
@@ -298,6 +297,7 @@ static void handle_detach(struct rpc_request *req, const json_t *params, void *a
 	if (!c)
 		return;
 	c->change = detach_template;
+	c->change.kind = &c->rpc->drives_kind;
 	c->change.name = spec.name;
 	config_submit(c->rpc->config, &c->change);
 }
@@ -464,7 +464,7 @@ static void handle_get(struct rpc_request *req, const json_t *params, void *arg)
 		if (!l.wanted || !strcmp(l.wanted, nvme_drive_name(d)))
 			add_entry(&l, describe(d));
 	}
-	config_each_kept_owner(l.rpc->config, add_kept, &l);
+	config_each_kept(l.rpc->config, &l.rpc->drives_kind, add_kept, &l);
 	if (l.wanted && l.list && !json_array_size(l.list)) {
 		json_decref(l.list);
 		rpc_fail(req, no_drive(l.wanted, &err), "%s", err.text);
@@ -608,13 +608,14 @@ static void handle_health(struct rpc_request *req, const json_t *params, void *a
 
 void nvme_rpc_init(struct nvme_rpc *n)
 {
-	n->owners = (struct config_owners){
+	n->drives_kind = (struct config_kind){
 		.method = ATTACH,
+		.noun = "controller",
 		.create = create_now,
 		.describe = describe_set,
 		.arg = n,
 	};
-	config_set_owners(n->config, &n->owners);
+	config_add_kind(n->config, &n->drives_kind);
 }
 
 int nvme_rpc_register(struct rpc_server *s, struct nvme_rpc *n)

@@ -23,7 +23,7 @@ struct nvme_rpc {
 	struct config *config;
 	struct reactor *control;
 	/* private */
-	struct config_owners owners;
+	struct config_kind drives_kind;
 };
 
 /*

@@ -50,6 +50,12 @@ static int decode_field(const struct params_field *field, const json_t *value, v
 		if (!rc)
 			*(uint32_t *)member = (uint32_t)number;
 		return rc;
+	case PARAMS_I64:
+		if (!json_is_integer(value))
+			return err_set(err, -EINVAL, "parameter '%s' must be a whole number",
+				       field->name);
+		*(int64_t *)member = json_integer_value(value);
+		return 0;
 	case PARAMS_U64:
 		break;
 	}

@@ -20,6 +20,7 @@ enum params_type {
 	PARAMS_BOOL,   /* bool */
 	PARAMS_U32,    /* uint32_t */
 	PARAMS_U64,    /* uint64_t, up to 2^63 - 1, as far as JSON numbers go here */
+	PARAMS_I64,    /* int64_t */
 };
 
 struct params_field {

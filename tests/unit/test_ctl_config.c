@@ -627,9 +627,9 @@ static void keeps_what_cannot_be_made_today(void **state)
 	assert_int_equal(config_load(config, bdev_rpc_create, &err), 0);
 	assert_non_null(bdev_find("n"));
 	assert_null(bdev_find("gone"));
-	assert_true(config_keeps(config, "gone", false));
-	assert_true(config_keeps(config, "later", false));
-	assert_false(config_keeps(config, "n", false));
+	assert_true(config_keeps(config, "gone", NULL));
+	assert_true(config_keeps(config, "later", NULL));
+	assert_false(config_keeps(config, "n", NULL));
 	harness_start(&h);
 	fd = harness_connect(&h);
 	request(fd, "bdev_null_create", "{\"name\":\"x\",\"num_blocks\":8}");
@@ -656,6 +656,86 @@ static void keeps_what_cannot_be_made_today(void **state)
 		     "\"num_blocks\":8,\"block_size\":512}},7,{\"method\":\"bdev_null_create\"}]");
 	request(fd, "bdev_delete", "{\"name\":\"later\"}");
 	harness_expect_error(fd, "1", -ENODEV, "no bdev 'later'");
+	close(fd);
+}
+
+/* Two kinds of things beside bdevs: their names, in the order in which they were made. */
+struct other {
+	struct config_kind kind;
+	char made[64];
+};
+
+static int other_create(const json_t *params, void *arg, struct err *err)
+{
+	struct other *o = arg;
+	const char *name = json_string_value(json_object_get(params, "name"));
+
+	assert_non_null(name);
+	/* All bdevs are there by then. */
+	if (!bdev_find("n"))
+		return err_set(err, -ENODEV, "no bdev 'n'");
+	if (!strcmp(name, "bad"))
+		return err_set(err, -EIO, "it is bad");
+	strcat(o->made, name);
+	return 0;
+}
+
+static int other_describe(json_t *list, const struct config_change *ch, void *arg)
+{
+	struct other *o = arg;
+
+	assert_null(ch);
+	for (const char *name = o->made; *name; name++)
+		if (json_array_append_new(list, json_pack("{s:s%}", "name", name, (size_t)1)))
+			return -ENOMEM;
+	return 0;
+}
+
+static void note_kept(const json_t *params, void *arg)
+{
+	strcat(arg, json_string_value(json_object_get(params, "name")));
+}
+
+static void makes_other_kinds_after_bdevs(void **state)
+{
+	static const char bad[] = "{\"method\":\"first\",\"params\":{\"name\":\"bad\"}}";
+	static const char c[] = "{\"method\":\"first\",\"params\":{\"name\":\"c\"}}";
+	static const char a[] = "{\"method\":\"second\",\"params\":{\"name\":\"a\"}}";
+	static const char b[] = "{\"method\":\"second\",\"params\":{\"name\":\"b\"}}";
+	static const char bdev[] = "{\"method\":\"bdev_null_create\",\"params\":{\"name\":\"%s\","
+				   "\"num_blocks\":8,\"block_size\":512}}";
+	struct other first = {.kind = {.method = "first", .noun = "f", .create = other_create}};
+	struct other second = {.kind = {.method = "second", .noun = "s", .create = other_create}};
+	char n[128], same[128], text[1024], kept[32] = "";
+	struct err err;
+	int fd;
+
+	first.kind.describe = second.kind.describe = other_describe;
+	first.kind.arg = &first;
+	second.kind.arg = &second;
+	config_add_kind(config, &first.kind);
+	config_add_kind(config, &second.kind);
+	/* Whatever the order in the file, which may have kept some for later. */
+	snprintf(n, sizeof(n), bdev, "n");
+	snprintf(text, sizeof(text), "{\"version\":1,\"bdevs\":[%s,%s,%s,%s,%s]}", a, bad, b, n, c);
+	write_text(state_path, text);
+	assert_int_equal(config_load(config, bdev_rpc_create, &err), 0);
+	assert_string_equal(first.made, "c");
+	assert_string_equal(second.made, "ab");
+	assert_true(config_keeps(config, "bad", &first.kind));
+	assert_false(config_keeps(config, "bad", &second.kind));
+	assert_false(config_keeps(config, "bad", NULL));
+	config_each_kept(config, &first.kind, note_kept, kept);
+	config_each_kept(config, &second.kind, note_kept, kept);
+	assert_string_equal(kept, "bad");
+	harness_start(&h);
+	fd = harness_connect(&h);
+	/* Names of different kinds have nothing to do with each other. */
+	request(fd, "bdev_null_create", "{\"name\":\"bad\",\"num_blocks\":8}");
+	expect_result(fd, "\"bad\"");
+	snprintf(same, sizeof(same), bdev, "bad");
+	snprintf(text, sizeof(text), "[%s,%s,%s,%s,%s,%s]", same, n, c, a, b, bad);
+	expect_saved(text);
 	close(fd);
 }
 
@@ -708,6 +788,7 @@ int main(void)
 		RUNNING(undoes_what_the_end_overtakes),
 		STOPPED(loads_what_was_saved),
 		STOPPED(keeps_what_cannot_be_made_today),
+		STOPPED(makes_other_kinds_after_bdevs),
 		STOPPED(refuses_a_damaged_file),
 	};
 
