@@ -208,6 +208,12 @@ static void started_msg(struct reactor_msg *msg)
 		c->opts.started(c->opts.arg, c->rc);
 }
 
+static void tell_closed(struct blkif_connection *c, unsigned n)
+{
+	if (c->opts.ops->close)
+		c->opts.ops->close(c->opts.ctx, n);
+}
+
 static int open_ring(struct blkif_connection *c, unsigned n, struct err *err)
 {
 	const struct blkif_connection_opts *opts = &c->opts;
@@ -241,7 +247,7 @@ static int open_ring(struct blkif_connection *c, unsigned n, struct err *err)
 		return 0;
 	err_set(err, rc, "cannot attach to the ring: %s",
 		rc == -EPROTO ? "its counters are impossible" : strerror(-rc));
-	opts->ops->close(opts->ctx, n);
+	tell_closed(c, n);
 no_ring:
 	free(r->ledger);
 	return rc;
@@ -251,7 +257,7 @@ static void close_ring(struct blkif_connection *c, unsigned n)
 {
 	struct ring *r = &c->rings[n];
 
-	c->opts.ops->close(c->opts.ctx, n);
+	tell_closed(c, n);
 	blkif_queue_destroy(r->queue);
 	free(r->ledger);
 }

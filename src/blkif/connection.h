@@ -31,7 +31,7 @@ struct blkif_connection_ring {
 struct blkif_connection_ops {
 	/* On the control thread. Returns 0, or a negative errno with the reason. */
 	int (*open)(void *ctx, unsigned n, struct blkif_connection_ring *ring, struct err *err);
-	/* Its queue is about to be destroyed, and was never started or has stopped. */
+	/* Optional: its queue is about to be destroyed, and was never started or has stopped. */
 	void (*close)(void *ctx, unsigned n);
 	/*
 	 * On the ring's reactor: from now on, and no longer, its frontend's rings go to @q. The
@@ -58,7 +58,8 @@ struct blkif_connection_opts {
 			int rc);    /* serving, or (rc < 0) not: then it has to be destroyed */
 	void (*stopped)(void *arg); /* it has to be destroyed */
 	void (*broken)(void *arg);  /* the frontend broke a ring, once: it has to be stopped */
-	/* Requests wait because the device fails: its negative errno; 0: none does any more. */
+	/* Not with BLKIF_ERROR_REPORT. Requests wait because the device fails: its negative errno;
+	 * 0: none does any more. */
 	void (*troubled)(void *arg, int error);
 	void *arg;
 };

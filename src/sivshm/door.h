@@ -92,8 +92,8 @@ int sivshm_door_add(struct sivshm_door *d, const struct sivshm_door_worker *want
 /*
  * Asks the worker's frontend to let go of the disk, or (@force) takes it away, and calls @gone with
  * NULL when it is, or with an error; never before this has returned. A worker without a frontend
- * is gone at once. Returns 0, or -ENOENT or -EBUSY (somebody else waits for that, and @force brings
- * nothing new) with the line in @err: then @gone is not called.
+ * is gone at once. Several may wait for it. Returns 0, -ENOENT, -ENOMEM or -ESHUTDOWN with the line
+ * in @err: then @gone is not called.
  */
 int sivshm_door_remove(struct sivshm_door *d, const char *name, bool force,
 		       void (*gone)(void *arg, const char *error), void *arg, struct err *err);
