@@ -10,152 +10,41 @@
  * and ends with 0 only if all was as it should be.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "segment-probe.h"
+#include "segment-lead.h"
 
 enum {
-	WORKERS_MAX = 16,
 	BOOT_MS = 120000,
 	PATIENCE_MS = 60000,
 	GONE_MS = 5000,
 	ROUNDS = 50,
 };
 
-struct probe {
-	struct sivshm_worker *worker;
-	struct sivshm_port *port;
-	struct probe_page *page;
-	unsigned number;
-	pid_t pid;
-	bool gone;
-};
-
-static struct {
-	struct sivshm_manager *manager;
-	struct probe probes[WORKERS_MAX];
-	unsigned workers;
-	unsigned vectors;
-	uint64_t segment;
-	const char *hook;
-	char **command;
-	int64_t started;
-} lead;
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
-{
-	va_list args;
-
-	va_start(args, format);
-	vprintf(format, args);
-	va_end(args);
-	putchar('\n');
-	fflush(stdout);
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...)
-{
-	va_list args;
-
-	fflush(stdout);
-	fprintf(stderr, "segment-probe: ");
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-	exit(1);
-}
-
-static void worker_gone(struct sivshm_worker *w, void *arg)
-{
-	struct probe *p = arg;
-
-	(void)w;
-	p->gone = true;
-}
-
-/* Starting */
-
-static void start_command(struct probe *p, int fd)
-{
-	char text[16];
-
-	p->pid = fork();
-	if (p->pid < 0)
-		die("cannot fork: %s", strerror(errno));
-	if (p->pid)
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	fcntl(fd, F_SETFD, 0);
-	snprintf(text, sizeof(text), "%d", fd);
-	setenv("SEGMENT_FD", text, 1);
-	snprintf(text, sizeof(text), "%u", p->number);
-	setenv("SEGMENT_INDEX", text, 1);
-	execvp(lead.command[0], lead.command);
-	fprintf(stderr, "segment-probe: cannot start %s: %s\n", lead.command[0], strerror(errno));
-	_exit(127);
-}
-
-static void start_worker(struct probe *p)
-{
-	struct sivshm_worker_opts opts = {
-		.struct_bytes = sizeof(opts),
-		.segment_bytes = lead.segment,
-		.vectors = lead.vectors,
-		.own_rings = true,
-		.gone = worker_gone,
-		.arg = p,
-	};
-	int fd, rc = sivshm_worker_add(lead.manager, &opts, &p->worker);
-
-	if (rc)
-		die("cannot make a worker: %s", strerror(-rc));
-	p->port = sivshm_worker_port(p->worker);
-	p->page = sivshm_port_memory(p->port);
-	fd = sivshm_worker_take_socket(p->worker);
-	if (fd < 0)
-		die("worker %u has no socket: %s", p->number, strerror(-fd));
-	start_command(p, fd);
-	close(fd);
-}
-
 /* Commands */
 
 /* Waits until the worker has rung vector 0 and said to be done with @number (0: hello). */
 static void await(struct probe *p, uint32_t number, int timeout_ms)
 {
-	int64_t end = now_ms() + timeout_ms;
+	int64_t end = lead_now_ms() + timeout_ms;
 
 	for (;;) {
-		int64_t left = end - now_ms();
+		int64_t left = end - lead_now_ms();
 		int rc;
 
 		if (number ? atomic_load(&p->page->done) == number : atomic_load(&p->page->hello))
 			return;
 		rc = sivshm_port_wait(p->port, 0, left > 0 ? (int)left : 0);
 		if (rc < 0)
-			die("worker %u is gone: %s", p->number, strerror(-rc));
+			lead_die("worker %u is gone: %s", p->number, strerror(-rc));
 		if (!rc)
-			die("worker %u has not rung within %d s", p->number, timeout_ms / 1000);
+			lead_die("worker %u has not rung within %d s", p->number,
+				 timeout_ms / 1000);
 	}
 }
 
@@ -170,15 +59,15 @@ static void begin(struct probe *p, enum probe_command command, uint64_t a, uint6
 	atomic_fetch_add(&p->page->asked, 1);
 	rc = sivshm_port_ring(p->port, 0);
 	if (rc)
-		die("worker %u cannot be rung: %s", p->number, strerror(-rc));
+		lead_die("worker %u cannot be rung: %s", p->number, strerror(-rc));
 }
 
 static void end(struct probe *p)
 {
 	await(p, atomic_load(&p->page->asked), PATIENCE_MS);
 	if (p->page->status)
-		die("worker %u, command %u: %s", p->number, p->page->command,
-		    strerror(-p->page->status));
+		lead_die("worker %u, command %u: %s", p->number, p->page->command,
+			 strerror(-p->page->status));
 }
 
 static void tell(struct probe *p, enum probe_command command, uint64_t a, uint64_t b)
@@ -193,7 +82,7 @@ static void boot(void)
 {
 	for (unsigned i = 0; i < lead.workers; i++) {
 		lead.probes[i].number = i;
-		start_worker(&lead.probes[i]);
+		lead_start_worker(&lead.probes[i]);
 	}
 	for (unsigned i = 0; i < lead.workers; i++) {
 		struct probe *p = &lead.probes[i];
@@ -202,11 +91,11 @@ static void boot(void)
 		await(p, 0, BOOT_MS);
 		if (r[0] != sivshm_port_peer(p->port) || r[1] != sivshm_port_id(p->port) ||
 		    r[2] != lead.vectors || r[3] != lead.segment)
-			die("worker %u found ID %lu, peer %lu, %lu vectors, %lu bytes", i, r[0],
-			    r[1], r[2], r[3]);
-		say("worker %u has rung by %.1f s: ID %lu, %s", i,
-		    (double)(now_ms() - lead.started) / 1000, r[0],
-		    p->page->interrupts ? "interrupts by VFIO" : "sysfs, polling");
+			lead_die("worker %u found ID %lu, peer %lu, %lu vectors, %lu bytes", i,
+				 r[0], r[1], r[2], r[3]);
+		lead_say("worker %u has rung by %.1f s: ID %lu, %s", i,
+			 (double)(lead_now_ms() - lead.started) / 1000, r[0],
+			 p->page->interrupts ? "interrupts by VFIO" : "sysfs, polling");
 	}
 }
 
@@ -217,13 +106,14 @@ static void check_search(struct probe *p, uint64_t foreign)
 
 	tell(p, PROBE_SEARCH, p->number, 0);
 	if (r[PROBE_OWN] != marks - foreign)
-		die("worker %u finds %lu of the %lu marks in its own segment: the search is blind",
-		    p->number, r[PROBE_OWN], marks - foreign);
+		lead_die("worker %u finds %lu of the %lu marks in its own segment: the search is "
+			 "blind",
+			 p->number, r[PROBE_OWN], marks - foreign);
 	if (r[PROBE_FOREIGN] != foreign)
-		die("worker %u finds %lu marks of others where there should be %lu", p->number,
-		    r[PROBE_FOREIGN], foreign);
+		lead_die("worker %u finds %lu marks of others where there should be %lu", p->number,
+			 r[PROBE_FOREIGN], foreign);
 	if (r[PROBE_DEVICES] != 1)
-		die("worker %u has %lu ivshmem devices", p->number, r[PROBE_DEVICES]);
+		lead_die("worker %u has %lu ivshmem devices", p->number, r[PROBE_DEVICES]);
 }
 
 static void check_memory(void)
@@ -240,8 +130,8 @@ static void check_memory(void)
 		own = foreign = 0;
 		probe_search(p->page, lead.segment, i, &own, &foreign);
 		if (own != lead.segment / PROBE_PAGE - 1 || foreign)
-			die("the manager finds %lu marks in segment %u, and %lu of others", own, i,
-			    foreign);
+			lead_die("the manager finds %lu marks in segment %u, and %lu of others",
+				 own, i, foreign);
 	}
 	/* What is to be found if there is something to be found: one mark turned into another's. */
 	mark = (struct probe_mark *)((char *)first->page + 2 * PROBE_PAGE + 2 * 8);
@@ -250,15 +140,16 @@ static void check_memory(void)
 	mark->owner = first->number;
 	for (unsigned i = 0; i < lead.workers; i++)
 		check_search(&lead.probes[i], 0);
-	say("each guest has one segment; a search of it and of %lu BARs of other devices finds all "
-	    "marks of its own, a stranger's when there is one, and none of others",
-	    first->page->results[PROBE_BARS]);
+	lead_say("each guest has one segment; a search of it and of %lu BARs of other devices "
+		 "finds all "
+		 "marks of its own, a stranger's when there is one, and none of others",
+		 first->page->results[PROBE_BARS]);
 }
 
 /* Both ways, on every vector; where interrupts arrive the guest does nothing without one. */
 static void check_doorbells(struct probe *p)
 {
-	int64_t started = now_ms();
+	int64_t started = lead_now_ms();
 
 	for (unsigned v = 0; v < lead.vectors; v++) {
 		atomic_store(&p->page->ping, 0);
@@ -266,7 +157,7 @@ static void check_doorbells(struct probe *p)
 		begin(p, PROBE_PING, v, ROUNDS);
 		/* Its first ring must not become one with the command's. */
 		while (atomic_load(&p->page->pong) != PROBE_READY && !p->page->status &&
-		       now_ms() < started + PATIENCE_MS)
+		       lead_now_ms() < started + PATIENCE_MS)
 			usleep(1000);
 		for (uint32_t round = 1; round <= ROUNDS; round++) {
 			int rc;
@@ -277,20 +168,22 @@ static void check_doorbells(struct probe *p)
 			while (!rc && atomic_load(&p->page->pong) != round) {
 				rc = sivshm_port_wait(p->port, v, PATIENCE_MS);
 				if (rc != 1)
-					die("worker %u, vector %u, round %u: %s", p->number, v,
-					    round,
-					    p->page->status ? strerror(-p->page->status)
-							    : "no ring comes back");
+					lead_die("worker %u, vector %u, round %u: %s", p->number, v,
+						 round,
+						 p->page->status ? strerror(-p->page->status)
+								 : "no ring comes back");
 				rc = 0;
 			}
 			if (rc)
-				die("worker %u cannot be rung: %s", p->number, strerror(-rc));
+				lead_die("worker %u cannot be rung: %s", p->number, strerror(-rc));
 		}
 		end(p);
 	}
-	say("worker %u: %d doorbells each way on each of %u vectors, none lost, %.2f ms a round "
-	    "trip",
-	    p->number, ROUNDS, lead.vectors, (double)(now_ms() - started) / ROUNDS / lead.vectors);
+	lead_say("worker %u: %d doorbells each way on each of %u vectors, none lost, %.2f ms a "
+		 "round "
+		 "trip",
+		 p->number, ROUNDS, lead.vectors,
+		 (double)(lead_now_ms() - started) / ROUNDS / lead.vectors);
 }
 
 /* While one rings everybody, nobody else is woken, on either side. */
@@ -309,8 +202,8 @@ static void check_noise(struct probe *noisy)
 	for (unsigned v = 0; v < lead.vectors; v++)
 		own += v && sivshm_port_take(noisy->port, v) == 1;
 	if (own != lead.vectors - 1)
-		die("worker %u rang everybody, but its manager at %u of %u vectors only",
-		    noisy->number, own, lead.vectors - 1);
+		lead_die("worker %u rang everybody, but its manager at %u of %u vectors only",
+			 noisy->number, own, lead.vectors - 1);
 	for (unsigned i = 0; i < lead.workers; i++) {
 		struct probe *p = &lead.probes[i];
 
@@ -318,16 +211,17 @@ static void check_noise(struct probe *noisy)
 			continue;
 		for (unsigned v = 0; v < lead.vectors; v++)
 			if (sivshm_port_take(p->port, v))
-				die("worker %u has rung the manager's side of worker %u",
-				    noisy->number, i);
+				lead_die("worker %u has rung the manager's side of worker %u",
+					 noisy->number, i);
 		tell(p, PROBE_COUNT, 0, 0);
 		if (p->page->results[0])
-			die("worker %u has woken worker %u", noisy->number, i);
+			lead_die("worker %u has woken worker %u", noisy->number, i);
 	}
-	say("worker %u wrote %lu values to its doorbell, every peer and every vector: its manager "
-	    "was "
-	    "rung, and none of the others",
-	    noisy->number, noisy->page->results[0]);
+	lead_say("worker %u wrote %lu values to its doorbell, every peer and every vector: its "
+		 "manager "
+		 "was "
+		 "rung, and none of the others",
+		 noisy->number, noisy->page->results[0]);
 }
 
 static void run_hook(void)
@@ -340,10 +234,10 @@ static void run_hook(void)
 		len += (size_t)snprintf(command + len, sizeof(command) - len, " %d",
 					lead.probes[i].pid);
 	if (len >= sizeof(command))
-		die("the hook is too long");
+		lead_die("the hook is too long");
 	status = system(command);
 	if (status)
-		die("%s has ended with status %d", command, status);
+		lead_die("%s has ended with status %d", command, status);
 }
 
 /* Whether any process holds the file that was behind a segment, by descriptor or mapping. */
@@ -375,90 +269,54 @@ static ino_t inode_at(const void *at)
 	if (f)
 		fclose(f);
 	if (!found)
-		die("cannot find the file behind a segment");
+		lead_die("cannot find the file behind a segment");
 	return found;
 }
 
 static void check_death(struct probe *p)
 {
 	ino_t segment = inode_at(p->page);
-	int64_t started = now_ms();
+	int64_t started = lead_now_ms();
 
 	if (!is_held(segment))
-		die("nobody holds segment %u: the search is blind", p->number);
+		lead_die("nobody holds segment %u: the search is blind", p->number);
 	kill(p->pid, SIGKILL);
-	while (!p->gone && now_ms() < started + GONE_MS)
+	while (!p->gone && lead_now_ms() < started + GONE_MS)
 		sivshm_manager_dispatch(lead.manager, 100);
 	if (!p->gone)
-		die("worker %u was killed, and after %d s the manager does not know", p->number,
-		    GONE_MS / 1000);
-	say("worker %u was killed: seen after %d ms", p->number, (int)(now_ms() - started));
+		lead_die("worker %u was killed, and after %d s the manager does not know",
+			 p->number, GONE_MS / 1000);
+	lead_say("worker %u was killed: seen after %d ms", p->number,
+		 (int)(lead_now_ms() - started));
 	waitpid(p->pid, NULL, 0);
 	sivshm_worker_remove(p->worker);
 	if (is_held(segment))
-		die("the segment of worker %u is still held by somebody", p->number);
-	say("no process holds its memory any more");
+		lead_die("the segment of worker %u is still held by somebody", p->number);
+	lead_say("no process holds its memory any more");
 }
 
 static void finish(struct probe *p)
 {
-	int64_t end_at = now_ms() + PATIENCE_MS;
+	int64_t end_at = lead_now_ms() + PATIENCE_MS;
 
 	tell(p, PROBE_BYE, 0, 0);
-	while (!p->gone && now_ms() < end_at)
+	while (!p->gone && lead_now_ms() < end_at)
 		sivshm_manager_dispatch(lead.manager, 100);
 	if (!p->gone)
-		die("worker %u said goodbye, but its QEMU does not end", p->number);
+		lead_die("worker %u said goodbye, but its QEMU does not end", p->number);
 	waitpid(p->pid, NULL, 0);
 	sivshm_worker_remove(p->worker);
-}
-
-/* Options */
-
-static void usage(void)
-{
-	die("usage: segment-probe lead --workers N --segment BYTES --vectors V [--hook PROGRAM] "
-	    "COMMAND...");
-}
-
-static void parse(int argc, char **argv)
-{
-	static const struct option options[] = {
-		{"workers", required_argument, NULL, 'w'},
-		{"segment", required_argument, NULL, 's'},
-		{"vectors", required_argument, NULL, 'v'},
-		{"hook", required_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
-	int option;
-
-	while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
-		if (option == 'w')
-			lead.workers = (unsigned)atoi(optarg);
-		else if (option == 's')
-			lead.segment = strtoull(optarg, NULL, 0);
-		else if (option == 'v')
-			lead.vectors = (unsigned)atoi(optarg);
-		else if (option == 'h')
-			lead.hook = optarg;
-		else
-			usage();
-	}
-	if (lead.workers < 2 || lead.workers > WORKERS_MAX || lead.vectors < 2 ||
-	    lead.segment < 8 * PROBE_PAGE || optind == argc)
-		usage();
-	lead.command = argv + optind;
 }
 
 int probe_lead(int argc, char **argv)
 {
 	int rc;
 
-	parse(argc, argv);
+	lead_parse(argc, argv);
 	rc = sivshm_manager_create(NULL, &lead.manager);
 	if (rc)
-		die("no manager: %s", strerror(-rc));
-	lead.started = now_ms();
+		lead_die("no manager: %s", strerror(-rc));
+	lead.started = lead_now_ms();
 	boot();
 	check_memory();
 	for (unsigned i = 0; i < lead.workers; i++)

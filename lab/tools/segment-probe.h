@@ -88,6 +88,7 @@ static inline void probe_search(const volatile void *memory, size_t size, uint64
 
 int probe_worker(const char *where);
 int probe_lead(int argc, char **argv);
+int probe_boot(int argc, char **argv);
 int probe_first_ring(const char *peer);
 
 #endif

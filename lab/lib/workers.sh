@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=bash
+# What scenarios on the build host itself use (lab/run names the directories).  Their guests are
+# strangers to each other, each with a segment of shared memory; what they run comes with their kernel's
+# arguments, see guest/init-worker.
+
+# shellcheck disable=SC2154 # set by those that source this
+export PATH=$LAB_DESTDIR/usr/sbin:$LAB_DESTDIR/usr/bin:$LAB_PROGRAMS:$PATH
+export LD_LIBRARY_PATH=$LAB_DESTDIR/usr/lib/x86_64-linux-gnu
+
+# ---- telling lab/run ----
+
+step() { # TEXT...: progress
+	echo "--- $*"
+	echo "step $*" >&3
+}
+
+story() { # TEXT...: a result worth showing
+	echo "=== $*"
+	echo "story $*" >&3
+}
+
+fail() { # REASON...
+	echo "*** fail $*"
+	echo "fail $*" >&3
+	sleep 60 # the end comes from outside
+	exit 1
+}
+
+# The only way to pass: nothing complained.
+pass() {
+	check_sluiced
+	if grep -q -E 'Sanitizer|runtime error:' "$LAB_DIR"/*.log; then
+		fail "a sanitizer complained: $(grep -m1 -h -E 'Sanitizer|runtime error:' "$LAB_DIR"/*.log)"
+	fi
+	if grep -q -E 'Kernel panic|Oops|BUG:|Call Trace' "$LAB_DIR"/*.log; then
+		fail "a guest's kernel complained: $(grep -m1 -h -E 'Kernel panic|Oops|BUG:|Call Trace' \
+			"$LAB_DIR"/*.log)"
+	fi
+	echo "*** pass"
+	echo "pass" >&3
+	sleep 60
+	exit 0
+}
+
+# ---- small tools ----
+
+must() { # COMMAND...
+	echo "+ $*"
+	"$@" || fail "$* ended with status $?"
+}
+
+wait_for() { # SECONDS WHAT COMMAND...
+	local end=$((SECONDS + $1)) what=$2
+	shift 2
+	until "$@" >/dev/null 2>&1; do
+		check_sluiced
+		[ "$SECONDS" -lt "$end" ] || fail "waited in vain for $what"
+		sleep 0.2
+	done
+}
+
+# ---- guests ----
+
+# Whether any process still holds the file with this inode, by descriptor or mapping.
+memory_is_held() { # INODE
+	grep -qsE " $1 +/memfd:" /proc/[0-9]*/maps ||
+		find /proc/[0-9]*/fd -maxdepth 1 -lname '/memfd:*' -exec stat -L -c ' %i ' {} + 2>/dev/null |
+		grep -q " $1 "
+}
+
+# ---- sluiced ----
+
+sluiced_pid=
+
+start_sluiced() { # ARGUMENT...
+	echo "+ sluiced $*"
+	sluiced --name lab --socket "$LAB_DIR/sluiced.sock" --state "$LAB_DIR/sluiced.json" "$@" \
+		>>"$LAB_DIR/sluiced.log" 2>&1 3>&- &
+	sluiced_pid=$!
+	wait_for 20 "sluiced to serve its socket" lab_sluice rpc rpc_get_methods
+}
+
+lab_sluice() { # COMMAND...
+	sluice --socket "$LAB_DIR/sluiced.sock" "$@"
+}
+
+# Fails the run if the daemon has ended by itself.
+check_sluiced() {
+	[ -z "$sluiced_pid" ] || kill -0 "$sluiced_pid" 2>/dev/null ||
+		fail "sluiced ended by itself: $(tail -n1 "$LAB_DIR/sluiced.log")"
+}
+
+stop_sluiced() {
+	local pid=$sluiced_pid status=0
+	check_sluiced
+	sluiced_pid=
+	kill "$pid"
+	wait "$pid" || status=$?
+	[ "$status" = 0 ] || fail "sluiced ended with status $status after SIGTERM"
+}
