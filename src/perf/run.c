@@ -1,0 +1,434 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "perf/perf.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "blkif/control_page.h"
+#include "perf/measure.h"
+#include "sivshm.h"
+
+enum {
+	CONNECT_MS = 10000,
+	CLOSE_MS = 10000,
+	PATIENCE_MS = 30000,
+	/* With limits: load, then the round trip, in turns. */
+	ROUND_MS = 200,
+	ROUND_TRIP_MS = 20,
+	/* By then the backend has let its core go: it polls for a millisecond as a rule. */
+	SETTLE_MS = 5,
+	ROUNDS_MAX = 4096,
+};
+#define VERIFY_AREA (UINT64_C(1) << 30)
+
+struct worker {
+	struct run *run;
+	struct load *load;
+	struct verifier *verifier;
+	int cpu; /* -1: any */
+	bool check;
+	uint64_t requests; /* to make; 0: until the run's end */
+	int rc;
+	pthread_t thread;
+};
+
+struct run {
+	const struct perf_options *o;
+	struct sivshm_port *port;
+	struct front_segment *segment;
+	const atomic_bool *stop;
+	uint64_t end_ns; /* of the round */
+	struct worker workers[PERF_QUEUES_MAX];
+	unsigned nr;
+};
+
+static void *pages_alloc(void *ctx, unsigned nr, uint32_t *refs)
+{
+	struct run *r = ctx;
+
+	return front_segment_pages_alloc(r->segment, nr, refs);
+}
+
+static bool is_alive(void *ctx)
+{
+	struct run *r = ctx;
+
+	/* In a guest nobody can tell. */
+	return sivshm_port_is_alive(r->port) != 0;
+}
+
+/* Before the load */
+
+static unsigned ring_order(unsigned depth)
+{
+	unsigned order = 0;
+
+	while (order < CONTROL_RING_ORDER_MAX &&
+	       blkif_layout_slots(&blkif_layout_line, 1u << order) < depth)
+		order++;
+	return order;
+}
+
+static int connect_disk(struct run *r, struct err *err)
+{
+	const struct perf_options *o = r->o;
+	unsigned pages = (o->block_bytes + BLKIF_PAGE_SIZE - 1) / BLKIF_PAGE_SIZE;
+	struct front_segment_opts opts = {
+		.queues = o->queues,
+		.ring_order = ring_order(o->depth),
+		.layouts = o->layouts,
+		/* Only what is needed: each slot has pages for it. */
+		.max_segments = pages > blkif_layout_line.max_direct_segments ? pages : 0,
+	};
+	int rc = front_segment_create(r->port, &opts, &r->segment);
+
+	if (rc)
+		return err_set(err, rc, "the segment makes no disk: %s", strerror(-rc));
+	rc = front_segment_connect(r->segment, CONNECT_MS);
+	if (rc == -ETIMEDOUT)
+		return err_set(err, rc, "nobody answered in %d s: is sluiced serving this segment?",
+			       CONNECT_MS / 1000);
+	if (rc)
+		return err_set(err, rc, "cannot connect to the disk: %s",
+			       front_segment_fault(r->segment));
+	return 0;
+}
+
+static int judge_disk(const struct run *r, struct err *err)
+{
+	const struct front_segment_disk *disk = front_segment_disk(r->segment);
+	const struct perf_options *o = r->o;
+	unsigned pages = (o->block_bytes + BLKIF_PAGE_SIZE - 1) / BLKIF_PAGE_SIZE;
+	unsigned direct = disk->layout == CONTROL_LAYOUT_LINE
+				  ? blkif_layout_line.max_direct_segments
+				  : blkif_layout_x86_64.max_direct_segments;
+
+	if (disk->queues < o->queues)
+		return err_set(err, -EINVAL, "the disk has %u queues, not %u: use --queues %u",
+			       disk->queues, o->queues, disk->queues);
+	if (disk->depth < o->depth)
+		return err_set(err, -EINVAL, "a queue takes %u requests, not %u: use --depth %u",
+			       disk->depth, o->depth, disk->depth);
+	if (pages > direct && pages > disk->max_segments)
+		return err_set(err, -EINVAL,
+			       "the disk takes at most %u KiB in a request: use a smaller --bs",
+			       (disk->max_segments > direct ? disk->max_segments : direct) *
+				       (BLKIF_PAGE_SIZE / 1024));
+	if (o->block_bytes % disk->sector_size)
+		return err_set(err, -EINVAL, "the disk's sectors are of %u bytes: choose --bs so",
+			       disk->sector_size);
+	if (disk->features & CONTROL_READONLY && o->read_percent < 100)
+		return err_set(err, -EROFS, "the disk is read-only: use --rw read or randread");
+	if (o->flush_every && !(disk->features & CONTROL_FLUSH))
+		return err_set(err, -EOPNOTSUPP, "the disk takes no flushes: leave --flush-every");
+	return 0;
+}
+
+/* The part of the disk that is used, in blocks. */
+static int choose_area(const struct run *r, uint64_t *blocks, struct err *err)
+{
+	const struct perf_options *o = r->o;
+	uint64_t sectors = front_segment_sectors(r->segment);
+	uint64_t bytes = sectors < UINT64_MAX / BLKIF_SECTOR_SIZE ? sectors * BLKIF_SECTOR_SIZE : 0;
+	uint64_t area = o->area ? o->area : bytes;
+
+	if (o->verify && !o->area && area > VERIFY_AREA)
+		area = VERIFY_AREA;
+	if (area > bytes)
+		return err_set(err, -EINVAL, "the disk has only %lu bytes: use a smaller --area",
+			       (unsigned long)bytes);
+	*blocks = area / o->block_bytes / o->queues;
+	/* A write has its block to itself: enough others have to be left. */
+	if (!*blocks || (o->verify && *blocks < 4ULL * o->depth))
+		return err_set(err, -EINVAL,
+			       "%lu bytes are too small an area for %u queues of depth %u",
+			       (unsigned long)area, o->queues, o->depth);
+	return 0;
+}
+
+/* The @n-th core of the mask, and from the beginning again. */
+static int cpu_of(uint64_t mask, unsigned n)
+{
+	if (!mask)
+		return -1;
+	n %= (unsigned)__builtin_popcountll(mask);
+	while (n--)
+		mask &= mask - 1;
+	return __builtin_ctzll(mask);
+}
+
+static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_id, struct err *err)
+{
+	const struct perf_options *o = r->o;
+	struct worker *w = &r->workers[n];
+	struct load_opts opts = {
+		.front = front_segment_queue(r->segment, n),
+		.pages_alloc = pages_alloc,
+		.is_alive = is_alive,
+		.ctx = r,
+		.random = o->random,
+		.read_percent = o->read_percent,
+		.block_bytes = o->block_bytes,
+		.depth = o->depth,
+		.first_block = n * blocks,
+		.nr_blocks = blocks,
+		.flush_every = o->flush_every,
+		.push_every = o->push_every,
+		.sleep = o->sleep,
+		.seed = o->seed + n,
+		.patience_ms = PATIENCE_MS,
+	};
+	int rc;
+
+	w->run = r;
+	w->cpu = cpu_of(o->cpumask, n);
+	if (o->size)
+		w->requests = (o->size / o->block_bytes + o->queues - 1) / o->queues;
+	if (o->size && !w->requests)
+		w->requests = 1;
+	if (o->verify) {
+		w->verifier = verify_create(run_id, n, o->block_bytes, n * blocks, blocks);
+		if (!w->verifier)
+			return err_set(
+				err, -ENOMEM,
+				"no memory to remember so many blocks: use a smaller --area");
+		opts.verifier = w->verifier;
+	}
+	rc = load_create(&opts, &w->load);
+	if (rc == -ENOMEM)
+		return err_set(err, rc,
+			       "the segment is too small for %u queues of %u requests of %u bytes: "
+			       "use less of them, or make the worker with a larger --segment",
+			       o->queues, o->depth, o->block_bytes);
+	if (rc)
+		return err_set(err, rc, "no load can be made so: %s", strerror(-rc));
+	r->nr++;
+	return 0;
+}
+
+/* The load */
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+
+	if (w->check)
+		w->rc = load_check(w->load, w->run->stop);
+	else
+		w->rc = load_run(w->load, w->run->end_ns, w->requests, w->run->stop);
+	return NULL;
+}
+
+static int start_worker(struct worker *w)
+{
+	pthread_attr_t attr;
+	cpu_set_t cpus;
+	int rc = 0;
+
+	pthread_attr_init(&attr);
+	if (w->cpu >= 0) {
+		CPU_ZERO(&cpus);
+		CPU_SET((unsigned)w->cpu, &cpus);
+		rc = pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+	}
+	if (!rc)
+		rc = pthread_create(&w->thread, &attr, work, w);
+	pthread_attr_destroy(&attr);
+	return -rc;
+}
+
+static int explain(struct run *r, unsigned n, int rc, struct err *err)
+{
+	const char *fault = front_fault(front_segment_queue(r->segment, n));
+
+	switch (rc) {
+	case -EPROTO:
+		return err_set(err, rc, "queue %u: the backend broke the protocol: %s", n,
+			       fault ? fault : "impossible counters");
+	case -EPIPE:
+		return err_set(err, rc, "the backend is gone");
+	case -ETIMEDOUT:
+		return err_set(err, rc, "queue %u: no answer for %d s", n, PATIENCE_MS / 1000);
+	default:
+		return err_set(err, rc, "queue %u: %s", n, strerror(-rc));
+	}
+}
+
+/* All queues at once, until each is done. */
+static int load_all(struct run *r, bool check, struct err *err)
+{
+	unsigned started = 0;
+	int rc = 0;
+
+	for (; started < r->nr && !rc; started++) {
+		r->workers[started].check = check;
+		rc = start_worker(&r->workers[started]);
+		if (rc)
+			break;
+	}
+	if (rc)
+		err_set(err, rc, "no thread for queue %u on core %d: %s", started,
+			r->workers[started].cpu, strerror(-rc));
+	for (unsigned n = 0; n < started; n++) {
+		pthread_join(r->workers[n].thread, NULL);
+		if (!rc && r->workers[n].rc)
+			rc = explain(r, n, r->workers[n].rc, err);
+	}
+	return rc;
+}
+
+static double cpu_seconds(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static uint64_t requests_of(const struct run *r)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < r->nr; i++)
+		for (unsigned kind = 0; kind < LOAD_KINDS; kind++)
+			n += load_result(r->workers[i].load)->kinds[kind].requests;
+	return n;
+}
+
+/* One round; *@ns: what each request took of the wall's time. */
+static int run_round(struct run *r, uint64_t ns, struct perf_report *report, double *request_ns,
+		     struct err *err)
+{
+	uint64_t before = requests_of(r), since_ns = clock_now_ns(), took_ns;
+	double cpu = cpu_seconds();
+	int rc;
+
+	r->end_ns = ns ? since_ns + ns : 0;
+	rc = load_all(r, false, err);
+	took_ns = clock_now_ns() - since_ns;
+	report->seconds += (double)took_ns / (double)NSEC_PER_SEC;
+	report->cpu_seconds += cpu_seconds() - cpu;
+	before = requests_of(r) - before;
+	*request_ns = before ? (double)took_ns / (double)before : 0;
+	return rc;
+}
+
+static int measure_r(const struct run *r, double *ns, struct err *err)
+{
+	int rc;
+
+	usleep(SETTLE_MS * 1000);
+	rc = measure_round_trip(r->workers[0].cpu, r->o->backend_cpu, ROUND_TRIP_MS, ns);
+	if (rc)
+		return err_set(err, rc, "cannot measure between cores %d and %d: %s",
+			       r->workers[0].cpu, r->o->backend_cpu, strerror(-rc));
+	return 0;
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static double median(double *values, unsigned n)
+{
+	qsort(values, n, sizeof(values[0]), compare);
+	return n ? values[n / 2] : 0;
+}
+
+/*
+ * Load and round trip in turns.  Each round is held against the round trips right before and after
+ * it: what a core is worth changes with whoever else is on the machine.
+ */
+static int run_with_limits(struct run *r, struct perf_report *report, struct err *err)
+{
+	uint64_t end_ns = clock_now_ns() + r->o->seconds * NSEC_PER_SEC;
+	static double trips[ROUNDS_MAX], requests[ROUNDS_MAX], ratios[ROUNDS_MAX];
+	double before, after, request_ns;
+	unsigned n = 0;
+	int rc;
+
+	rc = measure_r(r, &before, err);
+	while (!rc && n < ROUNDS_MAX && clock_now_ns() < end_ns && !atomic_load(r->stop)) {
+		rc = run_round(r, ROUND_MS * NSEC_PER_MSEC, report, &request_ns, err);
+		if (!rc)
+			rc = measure_r(r, &after, err);
+		if (rc)
+			break;
+		trips[n] = (before + after) / 2;
+		requests[n] = request_ns;
+		ratios[n] = request_ns / trips[n];
+		before = after;
+		n++;
+	}
+	report->round_trip_ns = median(trips, n);
+	report->request_ns = median(requests, n);
+	report->ratio = median(ratios, n);
+	return rc;
+}
+
+static int run_load(struct run *r, struct perf_report *report, struct err *err)
+{
+	double request_ns;
+	int rc;
+
+	if (r->o->with_limits)
+		rc = run_with_limits(r, report, err);
+	else
+		rc = run_round(r, r->o->seconds * NSEC_PER_SEC, report, &request_ns, err);
+	for (unsigned n = 0; n < r->nr; n++)
+		load_result_add(&report->result, load_result(r->workers[n].load));
+	if (rc || !r->o->verify)
+		return rc;
+	/* What was measured is in the report; what the last look finds comes in addition. */
+	for (unsigned n = 0; n < r->nr; n++)
+		load_forget(r->workers[n].load);
+	rc = load_all(r, true, err);
+	for (unsigned n = 0; n < r->nr; n++)
+		load_result_add_found(&report->result, load_result(r->workers[n].load));
+	return rc;
+}
+
+int perf_run(const struct perf_options *o, struct sivshm_port *port, const atomic_bool *stop,
+	     struct perf_report *report, struct err *err)
+{
+	struct run r = {.o = o, .port = port, .stop = stop};
+	uint64_t blocks = 0, run_id;
+	int rc;
+
+	memset(report, 0, sizeof(*report));
+	if (getrandom(&run_id, sizeof(run_id), 0) != sizeof(run_id))
+		return err_set(err, -EIO, "the kernel gives no random numbers");
+	rc = connect_disk(&r, err);
+	if (!rc)
+		rc = judge_disk(&r, err);
+	if (!rc)
+		rc = choose_area(&r, &blocks, err);
+	for (unsigned n = 0; !rc && n < o->queues; n++)
+		rc = make_worker(&r, n, blocks, run_id, err);
+	if (!rc) {
+		report->disk = *front_segment_disk(r.segment);
+		report->sectors = front_segment_sectors(r.segment);
+		rc = run_load(&r, report, err);
+	}
+	if (r.segment)
+		front_segment_close(r.segment, CLOSE_MS);
+	for (unsigned n = 0; n < o->queues; n++) {
+		if (r.workers[n].load)
+			load_destroy(r.workers[n].load);
+		verify_destroy(r.workers[n].verifier);
+	}
+	if (r.segment)
+		front_segment_destroy(r.segment);
+	return rc;
+}
