@@ -43,8 +43,10 @@ static int bind_path(int fd, const struct sockaddr_un *addr)
 {
 	if (bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0)
 		return 0;
-	if (errno != EADDRINUSE || !is_stale(addr))
+	if (errno != EADDRINUSE)
 		return -errno;
+	if (!is_stale(addr))
+		return -EADDRINUSE;
 	if (unlink(addr->sun_path) < 0 && errno != ENOENT)
 		return -errno;
 	return bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
