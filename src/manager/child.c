@@ -156,7 +156,9 @@ int child_start(struct child *c, char *const argv[], int socket, unsigned number
 
 void child_signal(const struct child *c, int signal)
 {
-	kill(-c->pid, signal);
+	/* Without a process this would mean the manager's own group. */
+	if (c->pid > 0)
+		kill(-c->pid, signal);
 }
 
 int child_collect(struct child *c)

@@ -218,8 +218,7 @@ int crew_start_all(struct crew *crew)
 
 void crew_kill(struct member *m)
 {
-	if (m->child.pid)
-		child_signal(&m->child, SIGKILL);
+	child_signal(&m->child, SIGKILL);
 	crew_take_segment(m);
 }
 
@@ -307,8 +306,7 @@ int crew_poll(struct crew *crew, struct pollfd *extra, int timeout_ms)
 static void signal_all(struct crew *crew, int signal)
 {
 	for (unsigned i = 0; i < crew->opts.workers; i++)
-		if (crew->members[i].child.pid)
-			child_signal(&crew->members[i].child, signal);
+		child_signal(&crew->members[i].child, signal);
 }
 
 /* Until all have ended, the time is over, or a signal comes. */

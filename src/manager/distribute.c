@@ -39,6 +39,7 @@ struct work {
 	const struct options *o;
 	struct crew *crew;
 	struct hand *hands;
+	bool *expelled; /* whose end was said; by worker */
 	struct source *source;
 	struct gather gather;
 	struct progress progress;
@@ -90,6 +91,7 @@ static void expel(struct work *w, unsigned n, const char *why)
 	unsigned count = drop(w, n);
 
 	say("worker %u is ended: %s; %u items go to others", n, why, count);
+	w->expelled[n] = true;
 	crew_kill(crew_member(w->crew, n));
 }
 
@@ -147,7 +149,7 @@ static void on_lost(struct member *m, void *arg)
 	if (!is_there(w, m->number))
 		return;
 	count = drop(w, m->number);
-	if (!w->finishing)
+	if (!w->finishing && m->child.pid)
 		say("worker %u is gone; %u items go to others", m->number, count);
 	child_signal(&m->child, SIGKILL);
 }
@@ -156,7 +158,7 @@ static void on_ended(struct member *m, void *arg)
 {
 	const struct work *w = arg;
 
-	if (!w->finishing)
+	if (!w->finishing && !w->expelled[m->number])
 		say("worker %u %s", m->number, say_ending(m->status));
 }
 
@@ -368,15 +370,15 @@ static int work(struct work *w)
 	if (!rc)
 		rc = work_all(w);
 	w->rc = rc;
-	leave(w);
 	progress_finish(&w->progress, &w->state, clock_now_ns());
+	leave(w);
 	if (crew_signal(w->crew))
 		return 128 + crew_signal(w->crew);
 	if (!rc)
 		rc = gather_finish(&w->gather);
 	if (rc || (!w->failures && !source_failures(w->source)))
 		return rc;
-	return say_failure("%u items have no result", w->failures + source_failures(w->source));
+	return say_failure("items without a result: %u", w->failures + source_failures(w->source));
 }
 
 static void free_items(struct work *w)
@@ -408,7 +410,8 @@ static int set_up(struct work *w)
 	};
 
 	w->hands = calloc(w->o->workers, sizeof(w->hands[0]));
-	if (!w->hands)
+	w->expelled = calloc(w->o->workers, sizeof(w->expelled[0]));
+	if (!w->hands || !w->expelled)
 		return say_failure("out of memory");
 	return crew_create(&opts, &w->crew);
 }
@@ -444,6 +447,7 @@ int distribute(const struct options *o)
 		rc = work(&w);
 	crew_destroy(w.crew);
 	free(w.hands);
+	free(w.expelled);
 	free_items(&w);
 	gather_destroy(&w.gather);
 	source_destroy(w.source);

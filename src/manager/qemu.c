@@ -68,7 +68,7 @@ static void add_kernel(struct words *w, const struct options *o, unsigned number
 		add_pair(w, "-initrd", o->initrd);
 	/* What the kernel does not know and has no dot goes to init's environment. */
 	add(w, "-append");
-	add(w, "console=ttyS0 no_timer_check panic=-1%s SIVSHM_WORKER=%u%s%s",
+	add(w, "console=ttyS0 quiet no_timer_check panic=-1%s SIVSHM_WORKER=%u%s%s",
 	    o->viommu ? " intel_iommu=on" : "", number, o->append ? " " : "",
 	    o->append ? o->append : "");
 }
