@@ -433,6 +433,12 @@ static void conn_started(void *arg, int rc)
 	sivshm_disk_evaluate(d);
 }
 
+/* Whether nobody is asked any more. */
+static bool has_to_end(const struct sivshm_disk *d)
+{
+	return d->door->draining || (d->removing && (d->force || d->phase == SIVSHM_DISK_IDLE));
+}
+
 static void conn_stopped(void *arg)
 {
 	struct sivshm_disk *d = arg;
@@ -440,10 +446,9 @@ static void conn_stopped(void *arg)
 	blkif_connection_add_stats(d->rings, &d->past);
 	end_connection(d);
 	log_limited(&d->log_limit, LOG_LEVEL_INFO, "%s: disconnected", d->label);
-	if (d->reason[0])
-		say_why(d, CONTROL_BACKEND_CLOSED, d->reason);
-	else
-		say(d, CONTROL_BACKEND_CLOSED, NULL);
+	if (d->reason[0] && !has_to_end(d))
+		set_error(d, "%s", d->reason);
+	say(d, CONTROL_BACKEND_CLOSED, d->reason);
 	d->reason[0] = 0;
 	sivshm_disk_evaluate(d);
 }
@@ -602,12 +607,6 @@ static void finish_removal(struct sivshm_disk *d)
 		reactor_send(d->door->opts.control, &w->msg);
 	}
 	sivshm_disk_destroy(d);
-}
-
-/* Whether nobody is asked any more. */
-static bool has_to_end(const struct sivshm_disk *d)
-{
-	return d->door->draining || (d->removing && (d->force || d->phase == SIVSHM_DISK_IDLE));
 }
 
 static void end(struct sivshm_disk *d)

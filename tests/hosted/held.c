@@ -9,7 +9,6 @@
 #include <time.h>
 
 #include "base/list.h"
-#include "double.h"
 #include "reactor/reactor.h"
 
 enum { OPS = BDEV_DISCARD + 1, WAIT_SECONDS = 10 };
@@ -87,6 +86,8 @@ static void channel_close(struct bdev_channel *base)
 	free(ch);
 }
 
+static void *(*reach_bus)(uint64_t bus, bool write);
+
 /* By the device's own access to memory: false if there is none for it. */
 static bool perform_by_bus(struct held *h, struct bdev_io *io)
 {
@@ -94,7 +95,7 @@ static bool perform_by_bus(struct held *h, struct bdev_io *io)
 	bool good = true;
 
 	for (uint32_t i = 0; i < io->nr_pieces; at += io->pieces[i++].len) {
-		void *page = double_bus_to_memory(io->pieces[i].bus, io->op == BDEV_READ);
+		void *page = reach_bus(io->pieces[i].bus, io->op == BDEV_READ);
 
 		if (!page)
 			good = false;
@@ -213,9 +214,10 @@ static const struct bdev_ops held_ops = {
 
 static struct dma *dma_to_use;
 
-void held_use_dma(struct dma *dma)
+void held_use_dma(struct dma *dma, void *(*reach)(uint64_t bus, bool write))
 {
 	dma_to_use = dma;
+	reach_bus = reach;
 }
 
 struct held *held_create(const char *name, uint64_t size)

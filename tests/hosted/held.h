@@ -18,9 +18,10 @@ struct held *held_create(const char *name, uint64_t size);
 struct held *held_create_blocks(const char *name, uint64_t size, uint32_t block_size);
 /*
  * Those that are created from now on are such as a device is that fetches data by itself: @dma is
- * theirs, and of data by bus addresses they see what the double lets devices reach. NULL: no more.
+ * theirs, and of data by bus addresses they see what @reach lets devices reach, up to a page's end
+ * (NULL: nothing). @dma NULL: no more.
  */
-void held_use_dma(struct dma *dma);
+void held_use_dma(struct dma *dma, void *(*reach)(uint64_t bus, bool write));
 /* Makes it larger, up to twice what it was; on the control thread. */
 void held_grow(struct held *h, uint64_t size);
 /* Its bdev, and its contents: of the size it was created with. */

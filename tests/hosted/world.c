@@ -24,7 +24,7 @@ int world_setup(void **state)
 	admin_forget();
 	host_create(&world.host);
 	world.host.map_from = guest_way->map_from;
-	held_use_dma(guest_way->dma ? host_get_dma(&world.host) : NULL);
+	held_use_dma(guest_way->dma ? host_get_dma(&world.host) : NULL, double_bus_to_memory);
 	host_run(&world.host, create_disk, NULL);
 	return 0;
 }
