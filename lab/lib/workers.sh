@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=bash
-# What scenarios on the build host itself use (lab/run names the directories).  Their guests are
-# strangers to each other, each with a segment of shared memory; what they run comes with their kernel's
-# arguments, see guest/init-worker.
-
-# shellcheck disable=SC2154 # set by those that source this
-export PATH=$LAB_DESTDIR/usr/sbin:$LAB_DESTDIR/usr/bin:$LAB_PROGRAMS:$PATH
-export LD_LIBRARY_PATH=$LAB_DESTDIR/usr/lib/x86_64-linux-gnu
+# What scenarios on the build host itself use; logs go to $LAB_DIR, and the programs under test are in
+# the path (lib/guests.sh).  Their guests are strangers to each other, each with a segment of shared
+# memory; what a guest runs comes with its kernel's arguments, see guest/init-worker.
 
 # ---- telling lab/run ----
 
