@@ -94,6 +94,32 @@ static const struct command commands[] = {
 	 "What is not given stays as it is.\n",
 	 vbd_command_limit},
 	{"list", "", "show the disks", "", vbd_command_list},
+	{"sivshm create", "WORKER BDEV [OPTION...]",
+	 "make a disk for a frontend that shares a segment of memory",
+	 "  WORKER  a name for it: letters, digits and _.-\n"
+	 "  BDEV    a block device that 'sluice bdev list' shows\n"
+	 "\n"
+	 "  --segment SIZE  of the memory it shares with the daemon, and with nobody else: a "
+	 "power\n"
+	 "                  of two (16M)\n"
+	 "  --queues N      at most so many (as many as serving threads)\n"
+	 "  --sharing MODE  how the data in the segment is reached: copy, map, dma, or auto (the\n"
+	 "                  default)\n"
+	 "  --readonly      a disk that the frontend cannot write to\n"
+	 "  --shared        other disks that also share may use the block device\n"
+	 "  --socket PATH   where the frontend connects (/run/sluice/sivshm/WORKER.sock)\n"
+	 "  --uid USER      whose process that may be: a name, a number, or any (the daemon's "
+	 "own)\n"
+	 "  --gid GROUP     and of which group: a name, a number, or any (the default)\n"
+	 "  --mode MODE     of the socket, octal (0600)\n"
+	 "\n"
+	 "'sluice sivshm show WORKER' says what QEMU is to be told.\n",
+	 sivshm_command_create},
+	{"sivshm delete", "WORKER [--force]", "take such a disk away",
+	 "  --force  do not wait for the frontend to let go of it\n", sivshm_command_delete},
+	{"sivshm list", "", "show such disks", "", sivshm_command_list},
+	{"sivshm show", "WORKER", "show one, and how a QEMU guest or a process gets it", "",
+	 sivshm_command_show},
 	{"stat", "[--queues] [--interval SECONDS [--count N]]", "show what the disks have done",
 	 "Without --interval the totals and latencies since each disk was attached or the daemon\n"
 	 "started.\n"
@@ -143,7 +169,7 @@ static void print_help(const struct client *c)
 	      "Talks to sluiced, the daemon that serves disks to virtual machines.\n\n",
 	      out);
 	for (size_t i = 0; i < COMMANDS; i++)
-		fprintf(out, "  %-12s  %s\n", commands[i].name, commands[i].summary);
+		fprintf(out, "  %-13s  %s\n", commands[i].name, commands[i].summary);
 	fprintf(out, "\n%s\n'sluice COMMAND --help' tells more, sluice(1) all.\n", options_help);
 }
 
@@ -329,6 +355,8 @@ static int run_command(struct client *c, int argc, char **argv)
 	if (!c->command) {
 		if (!strcmp(argv[0], "bdev"))
 			return client_misuse(c, "after bdev comes create, delete or list");
+		if (!strcmp(argv[0], "sivshm"))
+			return client_misuse(c, "after sivshm comes create, delete, list or show");
 		return client_misuse(c, "there is no command '%s'", argv[0]);
 	}
 	return c->command->run(c, argc - words + 1, argv + words - 1);

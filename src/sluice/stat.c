@@ -125,22 +125,33 @@ static const json_t *same_disk(const json_t *list, const json_t *disk)
 	for (size_t i = 0; i < json_array_size(list); i++) {
 		const json_t *other = json_array_get(list, i);
 
-		if (client_number(other, "domid") == client_number(disk, "domid") &&
+		/* Of a worker there is its name, and of a guest's disk there are numbers. */
+		if (!strcmp(client_text(other, "worker"), client_text(disk, "worker")) &&
+		    client_number(other, "domid") == client_number(disk, "domid") &&
 		    client_number(other, "devid") == client_number(disk, "devid"))
 			return other;
 	}
 	return NULL;
 }
 
+/* What a disk is called: a worker by its name, a guest's by where it is. */
+static json_t *disk_names(const json_t *disk)
+{
+	if (json_object_get(disk, "worker"))
+		return json_pack("{s:s, s:s}", "worker", client_text(disk, "worker"), "bdev",
+				 client_text(disk, "bdev"));
+	return json_pack("{s:I, s:s, s:I, s:s, s:s}", "domid", client_number(disk, "domid"),
+			 "domain", client_text(disk, "domain"), "devid",
+			 client_number(disk, "devid"), "vdev", client_text(disk, "vdev"), "bdev",
+			 client_text(disk, "bdev"));
+}
+
 static json_t *disk_rates(const json_t *before, const json_t *now, double seconds)
 {
-	json_t *disk =
-		json_pack("{s:I, s:s, s:I, s:s, s:s, s:f}", "domid", client_number(now, "domid"),
-			  "domain", client_text(now, "domain"), "devid",
-			  client_number(now, "devid"), "vdev", client_text(now, "vdev"), "bdev",
-			  client_text(now, "bdev"), "seconds", seconds);
+	json_t *disk = disk_names(now);
 
-	if (!add_rates(disk, before, now, seconds) &&
+	if (!json_object_set_new(disk, "seconds", json_real(seconds)) &&
+	    !add_rates(disk, before, now, seconds) &&
 	    !json_object_set_new(disk, "queues",
 				 queue_rates(json_object_get(before, "queues"),
 					     json_object_get(now, "queues"), seconds)))
@@ -166,13 +177,28 @@ json_t *stat_rates(const json_t *before, const json_t *now, double seconds)
 
 /* The command */
 
+/* Of all disks: those of Xen guests, where there are any, and workers. */
 static int sample(struct client *c, json_t **result)
 {
+	json_t *workers;
 	struct err err;
+	int rc;
 
-	if (client_call(c, "vbd_get_iostat", NULL, c->quick_ms, result, &err))
+	rc = client_call(c, "vbd_get_iostat", NULL, c->quick_ms, result, &err);
+	if (rc == -ENODEV)
+		*result = json_array();
+	else if (rc)
 		return client_fail(c, "%s", err.text);
-	return 0;
+	if (client_call(c, "sivshm_get_iostat", NULL, c->quick_ms, &workers, &err)) {
+		json_decref(*result);
+		return client_fail(c, "%s", err.text);
+	}
+	rc = json_array_extend(*result, workers);
+	json_decref(workers);
+	if (!rc)
+		return 0;
+	json_decref(*result);
+	return client_fail(c, "out of memory");
 }
 
 static void sleep_until(uint64_t when_ns)

@@ -5,6 +5,7 @@
  */
 #include <inttypes.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "sluice/client.h"
@@ -73,9 +74,11 @@ static void print_memory(FILE *out, const json_t *counters)
 	fputc('\n', out);
 	if (guest)
 		fprintf(out,
-			"  all disks of the guest: %" JSON_INTEGER_FORMAT
-			" of %" JSON_INTEGER_FORMAT " bounce pages, %" JSON_INTEGER_FORMAT
-			" of %" JSON_INTEGER_FORMAT " mapped pages\n",
+			"  %s: %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
+			" bounce pages, %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
+			" mapped pages\n",
+			json_object_get(counters, "worker") ? "the worker"
+							    : "all disks of the guest",
 			client_number(guest, "bounce_pages"),
 			client_number(guest, "bounce_pages_max"),
 			client_number(guest, "mapped_pages"),
@@ -133,30 +136,41 @@ static void print_counters(FILE *out, const json_t *counters)
 	print_memory(out, counters);
 }
 
+/* "xvda of guest", "worker w1" */
+static void format_disk(const json_t *disk, char *out, size_t room)
+{
+	if (json_object_get(disk, "worker"))
+		snprintf(out, room, "worker %s", client_text(disk, "worker"));
+	else
+		snprintf(out, room, "%s of %s", client_text(disk, "vdev"),
+			 client_text(disk, "domain"));
+}
+
 void stat_print_totals(FILE *out, const json_t *disks, bool queues)
 {
 	for (size_t i = 0; i < json_array_size(disks); i++) {
 		const json_t *disk = json_array_get(disks, i);
 		const json_t *list = queues ? json_object_get(disk, "queues") : NULL;
+		char name[384], domain[40] = "";
 
 		if (i)
 			fputc('\n', out);
-		text_print(out,
-			   "%s of %s (domain %" JSON_INTEGER_FORMAT "), bdev %s: "
-			   "%" JSON_INTEGER_FORMAT " in flight",
-			   client_text(disk, "vdev"), client_text(disk, "domain"),
-			   client_number(disk, "domid"), client_text(disk, "bdev"),
-			   client_number(disk, "in_flight"));
+		format_disk(disk, name, sizeof(name));
+		if (!json_object_get(disk, "worker"))
+			snprintf(domain, sizeof(domain), " (domain %" JSON_INTEGER_FORMAT ")",
+				 client_number(disk, "domid"));
+		text_print(out, "%s%s, bdev %s: %" JSON_INTEGER_FORMAT " in flight", name, domain,
+			   client_text(disk, "bdev"), client_number(disk, "in_flight"));
 		print_counters(out, disk);
 		for (size_t k = 0; k < json_array_size(list); k++) {
 			const json_t *queue = json_array_get(list, k);
 
 			fputc('\n', out);
 			text_print(out,
-				   "%s of %s, queue %" JSON_INTEGER_FORMAT " on %s: "
+				   "%s, queue %" JSON_INTEGER_FORMAT " on %s: "
 				   "%" JSON_INTEGER_FORMAT " in flight",
-				   client_text(disk, "vdev"), client_text(disk, "domain"),
-				   client_number(queue, "queue"), client_text(queue, "reactor"),
+				   name, client_number(queue, "queue"),
+				   client_text(queue, "reactor"),
 				   client_number(queue, "in_flight"));
 			print_counters(out, queue);
 		}
@@ -168,6 +182,7 @@ void stat_print_totals(FILE *out, const json_t *disks, bool queues)
 /* The rows of a disk, or of @queue of it. */
 static void add_rates(struct table *t, const json_t *disk, const json_t *queue, bool queues)
 {
+	const char *worker = json_string_value(json_object_get(disk, "worker"));
 	const json_t *rates = queue ? queue : disk;
 	const json_t *n = json_object_get(rates, "notifications");
 
@@ -181,8 +196,8 @@ static void add_rates(struct table *t, const json_t *disk, const json_t *queue, 
 			continue;
 		text_size((uint64_t)json_number_value(json_object_get(op, "bytes_per_second")),
 			  bytes);
-		table_cell(t, "%s", client_text(disk, "domain"));
-		table_cell(t, "%s", client_text(disk, "vdev"));
+		table_cell(t, "%s", worker ? "-" : client_text(disk, "domain"));
+		table_cell(t, "%s", worker ? worker : client_text(disk, "vdev"));
 		table_cell(t, "%s", client_text(disk, "bdev"));
 		if (queue)
 			table_cell(t, "%" JSON_INTEGER_FORMAT, client_number(queue, "queue"));

@@ -15,13 +15,16 @@
 #include "bdev/bdev.h"
 #include "ctl/bdev_rpc.h"
 #include "ctl/config.h"
+#include "ctl/dirs.h"
 #include "ctl/instance.h"
 #include "ctl/nvme_rpc.h"
 #include "ctl/rpc.h"
 #include "reactor/helper.h"
+#include "sivshm/door.h"
 #include "sluiced/drives.h"
 #include "sluiced/framework_rpc.h"
 #include "sluiced/options.h"
+#include "sluiced/sivshm_rpc.h"
 #include "sluiced/vbd_rpc.h"
 #include "xen/backend.h"
 #include "xen/host.h"
@@ -53,9 +56,15 @@ struct daemon {
 	struct nvme_rpc nvme_rpc;
 	struct xen_backend *xen; /* NULL: no guests of Xen are served, for this reason: */
 	struct err no_xen;
+	struct sivshm_door *door;
+	struct sivshm_rpc sivshm_rpc;
 	struct reactor_fd signals;
 	struct reactor_timer drain_timer;
 	bool draining;
+	/* Who has not drained yet, and what is to be called when all have. */
+	unsigned undrained;
+	void (*drained)(void *arg);
+	void *drained_arg;
 };
 
 /* The end */
@@ -75,13 +84,23 @@ static void drained(void *arg)
 	nvme_drives_stop(d->drives, drives_stopped, d);
 }
 
+static void one_drained(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (!--d->undrained)
+		d->drained(d->drained_arg);
+}
+
 /* Has nothing served any more, and calls @done(@arg) when nothing is in flight. */
 static void drain(struct daemon *d, void (*done)(void *arg), void *arg)
 {
+	d->drained = done;
+	d->drained_arg = arg;
+	d->undrained = d->xen ? 2 : 1;
 	if (d->xen)
-		xen_backend_drain(d->xen, done, arg);
-	else
-		done(arg);
+		xen_backend_drain(d->xen, one_drained, d);
+	sivshm_door_drain(d->door, one_drained, d);
 }
 
 static void drain_too_long(struct reactor_timer *t)
@@ -204,6 +223,8 @@ static int start_rpc(struct daemon *d, struct err *err)
 	};
 	rc = framework_rpc_register(d->rpc, &d->framework_rpc);
 	if (!rc)
+		rc = sivshm_rpc_register(d->rpc, &d->sivshm_rpc);
+	if (!rc)
 		rc = bdev_rpc_register(d->rpc, d->config);
 	if (!rc)
 		rc = nvme_rpc_register(d->rpc, &d->nvme_rpc);
@@ -256,6 +277,44 @@ static int create_backend(struct daemon *d, const char *root, struct err *err)
 	return xen_backend_create(&opts, &d->xen, err);
 }
 
+static int create_door(struct daemon *d, struct err *err)
+{
+	const struct sivshm_door_opts opts = {
+		.control = d->control,
+		.reactors = d->reactors,
+		.nr_reactors = d->nr_reactors,
+		.bounce_pages = (size_t)d->opts.bounce_mib << 20 >> 12,
+		.guest_bounce_pages = (size_t)d->opts.guest_bounce_mib << 20 >> 12,
+		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
+		.dir = d->opts.sivshm_dir,
+	};
+	char socket[PATH_MAX + 8];
+	int rc;
+
+	/* Others than root may be let in, each to his socket. */
+	snprintf(socket, sizeof(socket), "%s/any", d->opts.sivshm_dir);
+	rc = dirs_make_parent(socket, 0755, err);
+	return rc ? rc : sivshm_door_create(&opts, &d->door, err);
+}
+
+/* Makes what was remembered. */
+static int load_config(struct daemon *d, struct err *err)
+{
+	int rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
+
+	if (!rc)
+		rc = create_drives(d, err);
+	if (rc)
+		return rc;
+	d->sivshm_rpc = (struct sivshm_rpc){
+		.door = d->door,
+		.config = d->config,
+		.control = d->control,
+	};
+	sivshm_rpc_init(&d->sivshm_rpc);
+	return config_load(d->config, bdev_rpc_create, err);
+}
+
 static int start_all(struct daemon *d, const char *root, struct err *err)
 {
 	size_t device_pages = (size_t)d->opts.device_memory_mib << 20 >> 12;
@@ -280,16 +339,14 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 	if (d->on_xen)
 		drives_xen_open(&d->drives_xen, d->opts.ledger);
 	rc = create_backend(d, root, err);
+	if (!rc)
+		rc = create_door(d, err);
 	if (rc)
 		return rc;
 	d->drives_xen.xen = d->xen;
 	rc = start_reactors(d, err);
 	if (!rc)
-		rc = config_create(d->opts.state, d->control, d->helpers, &d->config, err);
-	if (!rc)
-		rc = create_drives(d, err);
-	if (!rc)
-		rc = config_load(d->config, bdev_rpc_create, err);
+		rc = load_config(d, err);
 	if (rc)
 		return rc;
 	/* Not before, as the control reactor is stepped by hand while drives come up. */
@@ -300,6 +357,8 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 	/* Its bdevs are there: guests of a predecessor can be adopted, then clients be served. */
 	if (d->xen)
 		rc = xen_backend_start(d->xen, err);
+	if (!rc)
+		rc = sivshm_door_start(d->door, err);
 	return rc ? rc : start_rpc(d, err);
 }
 
@@ -346,6 +405,8 @@ static void stop_all(struct daemon *d)
 		xen_backend_destroy(d->xen);
 	if (d->config)
 		config_destroy(d->config);
+	if (d->door)
+		sivshm_door_destroy(d->door);
 	bdev_delete_all();
 	if (d->drives)
 		nvme_drives_destroy(d->drives);

@@ -228,13 +228,47 @@ static void obey(struct rpc_request *req, const json_t *params, void *arg)
 /* Each time it is asked, a thousand requests more. */
 static void get_iostat(struct rpc_request *req, const json_t *params, void *arg)
 {
-	json_t *disks = fake_json(fake.iostat), *op;
+	json_t *disks, *op;
 
+	if (!fake.iostat) {
+		rpc_fail(req, -ENODEV, "no Xen on this host");
+		return;
+	}
+	disks = fake_json(fake.iostat);
 	op = json_object_get(json_array_get(disks, 0), "read");
 	json_object_set_new(op, "requests", json_integer(10 + 1000 * fake.samples));
 	json_object_set_new(op, "bytes", json_integer(40960 + 4096000 * fake.samples));
 	fake.samples++;
 	rpc_reply(req, disks);
+}
+
+static void get_workers(struct rpc_request *req, const json_t *params, void *arg)
+{
+	rpc_reply(req, fake_json(fake.workers ? fake.workers : "[]"));
+}
+
+static void get_worker_iostat(struct rpc_request *req, const json_t *params, void *arg)
+{
+	rpc_reply(req, fake_json(fake.worker_iostat ? fake.worker_iostat : "[]"));
+}
+
+/* "w" is a new name, and can be deleted; any other is not. */
+static void create_worker(struct rpc_request *req, const json_t *params, void *arg)
+{
+	remember(req, params);
+	if (strcmp(json_string_value(json_object_get(params, "name")), "w"))
+		rpc_fail(req, -EEXIST, "there is such a worker already");
+	else
+		rpc_reply(req, fake_json("{'name': 'w', 'socket': '/run/w.sock'}"));
+}
+
+static void delete_worker(struct rpc_request *req, const json_t *params, void *arg)
+{
+	remember(req, params);
+	if (strcmp(json_string_value(json_object_get(params, "name")), "w"))
+		rpc_fail(req, -ENODEV, "no such worker");
+	else
+		rpc_reply(req, json_true());
 }
 
 static void silence(struct rpc_request *req, const json_t *params, void *arg)
@@ -259,6 +293,10 @@ static const struct {
 	{{"vbd_resume", obey}, "true"},
 	{{"vbd_set_limit", obey}, "{'rw_ios_per_sec': 500, 'rw_bytes_per_sec': 10485760}"},
 	{{"vbd_get_iostat", get_iostat}, NULL},
+	{{"sivshm_create", create_worker}, NULL},
+	{{"sivshm_delete", delete_worker}, NULL},
+	{{"sivshm_get_workers", get_workers}, NULL},
+	{{"sivshm_get_iostat", get_worker_iostat}, NULL},
 	{{"silence", silence}, NULL},
 };
 

@@ -25,8 +25,11 @@ struct fake {
 	const char *vbds;
 	/* What the daemon has counted; the first disk reads a thousand times more for each sample.
 	 */
-	const char *iostat;
+	const char *iostat; /* NULL: there is no Xen */
 	unsigned samples;
+	/* The same of workers; NULL: there are none. */
+	const char *workers;
+	const char *worker_iostat;
 };
 extern struct fake fake;
 

@@ -176,6 +176,38 @@ static void shows_totals(void **state)
 	assert_non_null(strstr(fake.out, "\"reactor\": \"reactor_1\""));
 }
 
+static const char worker_counted[] =
+	"[{'worker': 'w1', 'bdev': 'd', 'in_flight': 1, 'guest': {'bounce_pages': 1},"
+	" 'queues': [{'queue': 0, 'reactor': 'r', 'in_flight': 1}]}]";
+
+static const char totals_worker[] =
+	"worker w1, bdev d: 1 in flight\n" OPS
+	"  read            0      0       0     0.0     0.0     0.0       0.0        0.0     "
+	"0.0\n" NO_OPS
+	"  refused: 0 invalid requests, 0 whose pages could not be reached\n" NO_WAITING
+	"  notifications: 0 sent, 0 received, 0 empty\n" NO_DATA
+	"  memory: 0 bounce pages, 0 mapped pages\n"
+	"  the worker: 1 of 0 bounce pages, 0 of 0 mapped pages\n";
+
+static void shows_workers_beside_disks(void **state)
+{
+	char expected[8192];
+
+	fake.iostat = counted;
+	fake.worker_iostat = worker_counted;
+	snprintf(expected, sizeof(expected), "%s%s\n%s", totals_xvda, totals_other, totals_worker);
+	fake_expect("stat", 0, expected, "");
+	/* Also where there is no Xen. */
+	fake.iostat = NULL;
+	fake_expect("stat", 0, totals_worker, "");
+	assert_int_equal(fake_run("stat --queues"), 0);
+	assert_non_null(strstr(fake.out, "\nworker w1, queue 0 on r: 1 in flight\n"));
+	assert_int_equal(fake_run("stat --json"), 0);
+	assert_non_null(strstr(fake.out, "\"worker\": \"w1\""));
+	fake.worker_iostat = NULL;
+	fake_expect("stat", 0, "", "");
+}
+
 static void shows_rates(void **state)
 {
 	double elapsed, seconds = 0.0;
@@ -286,13 +318,43 @@ static void rates_cover_notifications_and_queues(void **state)
 	json_decref(moved);
 }
 
+static void rates_tell_workers_by_their_names(void **state)
+{
+	json_t *before = fake_json("[{'worker': 'w1', 'bdev': 'd', 'read': {'requests': 2}},"
+				   " {'worker': 'w2', 'bdev': 'e', 'read': {'requests': 9}}]");
+	json_t *now = fake_json("[{'worker': 'w2', 'bdev': 'e', 'read': {'requests': 19}},"
+				" {'worker': 'w1', 'bdev': 'd', 'read': {'requests': 42}},"
+				" {'worker': 'w3', 'bdev': 'f', 'read': {'requests': 1}}]");
+	json_t *rates = stat_rates(before, now, 2.0), *first = json_array_get(rates, 0);
+
+	assert_int_equal(json_array_size(rates), 2);
+	assert_string_equal(json_string_value(json_object_get(first, "worker")), "w2");
+	assert_null(json_object_get(first, "domid"));
+	json_decref(rates);
+	expect_rates(
+		before, now, false,
+		"DOMAIN  VDEV  BDEV  IN-FLIGHT  OP     IOPS  BYTES/S  ERRORS  AVG/us\n"
+		"-       w2    e             0  read      5        0       0     0.0\n"
+		"-       w2    e             0  write     0        0       0     0.0\n"
+		"    notifications/s: 0.0 sent (0.0 responses each), 0.0 received (0.0 requests"
+		" each), 0.0 empty\n"
+		"-       w1    d             0  read     20        0       0     0.0\n"
+		"-       w1    d             0  write     0        0       0     0.0\n"
+		"    notifications/s: 0.0 sent (0.0 responses each), 0.0 received (0.0 requests"
+		" each), 0.0 empty\n");
+	json_decref(before);
+	json_decref(now);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define WITH_SERVER(test) cmocka_unit_test_setup_teardown(test, fake_setup, fake_teardown)
 		cmocka_unit_test(computes_rates),
 		cmocka_unit_test(rates_cover_notifications_and_queues),
+		cmocka_unit_test(rates_tell_workers_by_their_names),
 		WITH_SERVER(shows_totals),
+		WITH_SERVER(shows_workers_beside_disks),
 		WITH_SERVER(shows_rates),
 	};
 
