@@ -2,6 +2,7 @@
 #include "perf/load.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -327,6 +328,8 @@ static int wait_awake(struct load *l, uint64_t patience_end_ns)
 			return -ETIMEDOUT;
 		if (!l->opts.is_alive(l->opts.ctx))
 			return -EPIPE;
+		/* The backend may have to run on this very core. */
+		sched_yield();
 	}
 }
 
