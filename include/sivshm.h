@@ -199,7 +199,9 @@ enum { SIVSHM_CHANNEL_MIN = 4096 };
 
 /*
  * The manager's side lays the channel out, and the worker's finds it: -EAGAIN if it is not there
- * yet, -EPROTO if what is there makes no sense. Also -EINVAL, -ENOMEM. The port outlives it.
+ * yet, -EPROTO if what is there makes no sense. It may be attached to again, by one at a time, and
+ * goes on where it was left; messages that were not given back come again. Also -EINVAL, -ENOMEM.
+ * @opts may be NULL: all of the segment, vector 0. The port outlives it.
  */
 int sivshm_channel_create(struct sivshm_port *p, const struct sivshm_channel_opts *opts,
 			  struct sivshm_channel **out);
@@ -214,8 +216,8 @@ size_t sivshm_channel_max(const struct sivshm_channel *c);
  * at once, but the other side is woken, if it sleeps, by sivshm_channel_push(): once a batch.
  */
 
-/* *@out: room for a message of up to @bytes, 8-byte aligned. Returns 0, -EAGAIN (no room now),
- * -EMSGSIZE (never), or -EPROTO. */
+/* *@out: room for a message of up to @bytes, 8-byte aligned, from 512 bytes on 64-byte aligned.
+ * Returns 0, -EAGAIN (no room now), -EMSGSIZE (never), or -EPROTO. */
 int sivshm_channel_reserve(struct sivshm_channel *c, size_t bytes, void **out);
 /* The message has @bytes, at most those reserved. */
 void sivshm_channel_commit(struct sivshm_channel *c, size_t bytes);

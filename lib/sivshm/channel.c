@@ -140,10 +140,8 @@ static int parse(const uint8_t *ring, size_t size, size_t max, size_t at, struct
 	if (!h)
 		return 0;
 	if (h == header_make(CHANNEL_KIND_WRAP, 0, 0)) {
-		/* Never twice in a row, and what follows was published before it. */
+		/* What follows was published before it, and is a message. */
 		skip = size - at;
-		if (!at)
-			return -EPROTO;
 		at = 0;
 		h = atomic_load_explicit(header_at((uint8_t *)ring, 0), memory_order_acquire);
 	}

@@ -17,6 +17,7 @@ struct sivshm_port {
 	int fds[PORT_DOUBLE_VECTORS];
 	atomic_uint rings[PORT_DOUBLE_VECTORS];
 	bool lost;
+	void (*last_words)(void);
 };
 
 static void must(bool good, const char *what)
@@ -78,9 +79,10 @@ unsigned port_double_rings(const struct sivshm_port *p, unsigned vector)
 	return atomic_load(&p->rings[vector]);
 }
 
-void port_double_lose_peer(struct sivshm_port *p)
+void port_double_lose_peer(struct sivshm_port *p, void (*last_words)(void))
 {
 	p->lost = true;
+	p->last_words = last_words;
 }
 
 void *sivshm_port_memory(const struct sivshm_port *p)
@@ -100,8 +102,6 @@ unsigned sivshm_port_vectors(const struct sivshm_port *p)
 
 int sivshm_port_ring(struct sivshm_port *p, unsigned vector)
 {
-	if (p->lost)
-		return -EPIPE;
 	atomic_fetch_add(&p->peer->rings[vector], 1);
 	must(!eventfd_write(p->peer->fds[vector], 1), "eventfd_write");
 	return 0;
@@ -112,8 +112,11 @@ int sivshm_port_wait(struct sivshm_port *p, unsigned vector, int timeout_ms)
 	struct pollfd pfd = {.fd = p->fds[vector], .events = POLLIN};
 	eventfd_t count;
 
-	if (p->lost)
+	if (p->lost) {
+		if (p->last_words)
+			p->last_words();
 		return -EPIPE;
+	}
 	if (poll(&pfd, 1, timeout_ms) <= 0)
 		return 0;
 	return eventfd_read(p->fds[vector], &count) ? 0 : 1;

@@ -20,7 +20,7 @@ struct port_pair port_pair_make(size_t bytes);
 void port_pair_free(struct port_pair pair);
 /* How often @vector of this side was rung so far. */
 unsigned port_double_rings(const struct sivshm_port *p, unsigned vector);
-/* From now on this side's peer is gone. */
-void port_double_lose_peer(struct sivshm_port *p);
+/* This side's peer is gone as soon as this side waits, and then, before, @last_words (or NULL). */
+void port_double_lose_peer(struct sivshm_port *p, void (*last_words)(void));
 
 #endif

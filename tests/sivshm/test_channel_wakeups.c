@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A search for wake-ups that get lost: two processes that sleep whenever they can, for room and for
- * messages, in a ring so small that they always have to.  Who sleeps for seconds while the other
- * has done its part has missed its ring.
+ * A search for wake-ups that get lost.
+ *
+ * Two processes sleep whenever they can, for room and for messages, in a ring so small that they
+ * always have to.  Who sleeps for seconds while the other has done its part has missed its ring.
+ *
+ * And they run a race, again and again: one publishes while the other goes to sleep, both from one
+ * mark on, give or take some instructions.  When both are done, who is going to sleep has been
+ * rung, or has seen what the other did.
  *
  * `test_channel_wakeups SEED SECONDS` searches longer, and elsewhere.
  */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -22,9 +29,11 @@
 
 #include "sivshm.h"
 
-enum { LONG_MS = 5000, LAST = 0xff };
+enum { LONG_MS = 5000, LAST = 0xff, CHANNEL_BYTES = 4096, SEGMENT = 2 * CHANNEL_BYTES };
 
-static unsigned seed = 1, milliseconds = 700;
+static unsigned seed = 1, milliseconds = 400;
+static const struct sivshm_channel_opts channel_opts = {.struct_bytes = sizeof(channel_opts),
+							.bytes = CHANNEL_BYTES};
 
 static struct sivshm_manager *m;
 static struct sivshm_worker *w;
@@ -160,6 +169,98 @@ static unsigned take_turns(struct sivshm_channel *c, struct dice *d, bool first)
 	return slept;
 }
 
+/* Behind the channel in the segment: where each of the two has got to. */
+struct track {
+	_Alignas(64) atomic_uint at[2][64 / sizeof(atomic_uint)];
+};
+
+static void meet(struct track *t, unsigned who)
+{
+	unsigned mark = atomic_fetch_add(&t->at[who][0], 1) + 1;
+	uint64_t end = 0;
+
+	for (unsigned n = 1; atomic_load(&t->at[!who][0]) < mark; n++) {
+		if (n % 10000)
+			continue;
+		sched_yield();
+		if (!end)
+			end = now_ms() + LONG_MS;
+		must(now_ms() < end, "the other has not come");
+	}
+}
+
+/* Whether both go on with race @nr, which the first says. */
+static bool go_on(struct track *t, unsigned who, unsigned nr, uint64_t end)
+{
+	if (!who && now_ms() >= end)
+		atomic_store(&t->at[0][nr], 1);
+	meet(t, who);
+	return !atomic_load(&t->at[0][nr]);
+}
+
+static void stagger(struct dice *d)
+{
+	for (volatile unsigned n = chance(d, 50); n; n--)
+		;
+}
+
+/* What is waited for is there, or the ring that says so. */
+static void race_sleeper(struct sivshm_port *p, int armed, unsigned *rung, unsigned *seen)
+{
+	int taken = sivshm_port_take(p, 0);
+
+	must(armed || taken, "a ring was lost");
+	++*(armed ? seen : rung);
+}
+
+static void race(struct sivshm_channel *c, struct sivshm_port *p, struct dice *d, bool sends)
+{
+	struct track *t = (void *)((uint8_t *)sivshm_port_memory(p) + CHANNEL_BYTES);
+	uint64_t end = now_ms() + milliseconds, data = 0;
+	unsigned rung = 0, seen = 0;
+
+	/* One sends, while the other goes to sleep. */
+	while (go_on(t, sends, 1, end)) {
+		int armed = 0;
+
+		meet(t, sends);
+		stagger(d);
+		if (sends) {
+			must(!sivshm_channel_send(c, &data, sizeof(data)), "send");
+			must(!sivshm_channel_push(c), "push");
+		} else {
+			armed = sivshm_channel_arm(c);
+		}
+		meet(t, sends);
+		if (!sends) {
+			race_sleeper(p, armed, &rung, &seen);
+			must(sivshm_channel_recv(c, &data, sizeof(data)) == 8, "receive");
+		}
+	}
+	must(sends || (rung && seen), "the same was always first, with messages");
+
+	/* One reads all that there is, while the other goes to sleep for room. */
+	rung = seen = 0;
+	end = now_ms() + milliseconds;
+	while (go_on(t, sends, 2, end)) {
+		int armed = 0, rc;
+
+		while (sends && !(rc = sivshm_channel_send(c, &data, sizeof(data))))
+			;
+		meet(t, sends);
+		stagger(d);
+		if (sends)
+			armed = sivshm_channel_arm_room(c, sizeof(data));
+		else
+			while ((rc = sivshm_channel_recv(c, &data, sizeof(data))) == 8)
+				;
+		meet(t, sends);
+		if (sends)
+			race_sleeper(p, armed, &rung, &seen);
+	}
+	must(!sends || (rung && seen), "the same was always first, with room");
+}
+
 static int run_worker(const char *where)
 {
 	struct dice d = {seed + 1};
@@ -167,10 +268,11 @@ static int run_worker(const char *where)
 	struct sivshm_port *p;
 
 	must(!sivshm_open(where, LONG_MS, &p), "open");
-	must(!sivshm_channel_attach(p, NULL, &c), "attach");
+	must(!sivshm_channel_attach(p, &channel_opts, &c), "attach");
 	must(receive_all(c, &d) > 0, "never slept for a message");
 	must(send_all(c, &d) > 0, "never slept for room");
 	must(take_turns(c, &d, false) > 0, "never slept for its turn");
+	race(c, p, &d, false);
 	sivshm_channel_destroy(c);
 	sivshm_port_close(p);
 	return 0;
@@ -179,13 +281,13 @@ static int run_worker(const char *where)
 static void start(void)
 {
 	struct sivshm_worker_opts opts = {
-		.struct_bytes = sizeof(opts), .segment_bytes = 4096, .vectors = 1};
+		.struct_bytes = sizeof(opts), .segment_bytes = SEGMENT, .vectors = 1};
 	char where[16];
 	int fd;
 
 	assert_int_equal(sivshm_manager_create(NULL, &m), 0);
 	assert_int_equal(sivshm_worker_add(m, &opts, &w), 0);
-	assert_int_equal(sivshm_channel_create(sivshm_worker_port(w), NULL, &channel), 0);
+	assert_int_equal(sivshm_channel_create(sivshm_worker_port(w), &channel_opts, &channel), 0);
 	fd = sivshm_worker_take_socket(w);
 	assert_true(fd >= 0);
 	snprintf(where, sizeof(where), "fd:%d", fd);
@@ -205,6 +307,7 @@ static void no_wakeup_is_lost(void **state)
 	assert_true(send_all(channel, &d) > 0);
 	assert_true(receive_all(channel, &d) > 0);
 	assert_true(take_turns(channel, &d, true) > 0);
+	race(channel, sivshm_worker_port(w), &d, true);
 	assert_int_equal(waitpid(worker, &status, 0), worker);
 	assert_int_equal(status, 0);
 	/* It is gone, and who waits is told. */
@@ -220,6 +323,6 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		seed = (unsigned)strtoul(argv[1], NULL, 10);
 	if (argc > 2)
-		milliseconds = 1000 * (unsigned)strtoul(argv[2], NULL, 10) / 3;
+		milliseconds = 1000 * (unsigned)strtoul(argv[2], NULL, 10) / 5;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
