@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "blkif/wire.h"
 
 enum { DMA_PAGES = 4096, MAPPED_MAX = 16 };
@@ -200,6 +201,7 @@ int stage_setup(void **state)
 	int rc;
 
 	memset(&stage, 0, sizeof(stage));
+	log_set_level(getenv("SLUICE_TEST_LOG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR);
 	pthread_mutex_init(&stage.lock, NULL);
 	snprintf(stage.dir, sizeof(stage.dir), "/tmp/door.XXXXXX");
 	if (!mkdtemp(stage.dir) || helper_pool_create(1, &stage.helpers) ||
