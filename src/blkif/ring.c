@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <string.h>
 
+/* Processors have some dozen lines under way at a time; more would wait, and others with them. */
+enum { PREFETCH_MAX = 16 };
+
 static uint8_t *slot_at(const struct blkif_ring *ring, uint32_t index)
 {
 	return ring->slots_at + (size_t)(index & (ring->slots - 1)) * ring->layout->request_bytes;
@@ -22,10 +25,11 @@ int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout
 	ring->rsp_prod = atomic_load_explicit(ring->shared_rsp_prod, memory_order_relaxed);
 	ring->rsp_pushed = ring->rsp_prod;
 	ring->req_cons = ring->rsp_prod;
+	ring->req_seen = ring->rsp_prod;
 	return blkif_ring_pending(ring) < 0 ? -EPROTO : 0;
 }
 
-int blkif_ring_pending(const struct blkif_ring *ring)
+int blkif_ring_pending(struct blkif_ring *ring)
 {
 	/* Acquire: pairs with the frontend's write barrier between filling slots and req_prod. */
 	uint32_t req_prod = atomic_load_explicit(ring->shared_req_prod, memory_order_acquire);
@@ -33,12 +37,24 @@ int blkif_ring_pending(const struct blkif_ring *ring)
 	if (req_prod - ring->rsp_prod > ring->slots ||
 	    req_prod - ring->rsp_prod < ring->req_cons - ring->rsp_prod)
 		return -EPROTO;
+	/* What is new is fetched together, not one by one as it is taken. */
+	if (ring->req_seen - ring->req_cons > req_prod - ring->req_cons)
+		ring->req_seen = ring->req_cons;
+	for (unsigned n = 0; ring->req_seen != req_prod && n < PREFETCH_MAX; n++)
+		blkif_prefetch_slot(slot_at(ring, ring->req_seen++));
+	ring->req_seen = req_prod;
 	return (int)(req_prod - ring->req_cons);
 }
 
 void blkif_ring_take(struct blkif_ring *ring, void *slot)
 {
-	memcpy(slot, slot_at(ring, ring->req_cons), ring->layout->request_bytes);
+	const uint8_t *from = slot_at(ring, ring->req_cons);
+
+	/* Of a size that the compiler knows: this is on each request's way. */
+	if (ring->layout->request_bytes == BLKIF_LINE_BYTES)
+		memcpy(slot, from, BLKIF_LINE_BYTES);
+	else
+		memcpy(slot, from, ring->layout->request_bytes);
 	/* From here on the compiler may not go back to the guest's bytes for what the copy holds.
 	 */
 	atomic_signal_fence(memory_order_seq_cst);

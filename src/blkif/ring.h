@@ -25,6 +25,7 @@ struct blkif_ring {
 	/* Private. */
 	uint32_t slots;      /* a power of two */
 	uint32_t req_cons;   /* requests taken */
+	uint32_t req_seen;   /* requests known to be there */
 	uint32_t rsp_prod;   /* responses written, pushed or not */
 	uint32_t rsp_pushed; /* of those, what the frontend can see */
 };
@@ -37,7 +38,7 @@ int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout
 		      unsigned nr);
 
 /* How many requests wait to be taken; -EPROTO if the frontend has run ahead. */
-int blkif_ring_pending(const struct blkif_ring *ring);
+int blkif_ring_pending(struct blkif_ring *ring);
 
 /* Copies the next request to @slot (BLKIF_MAX_REQUEST_BYTES) and takes it. One must be pending. */
 void blkif_ring_take(struct blkif_ring *ring, void *slot);

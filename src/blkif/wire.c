@@ -47,7 +47,7 @@ const struct blkif_layout blkif_layout_x86_64 = {
  */
 const struct blkif_layout blkif_layout_line = {
 	.protocol = "line",
-	.request_bytes = 64,
+	.request_bytes = BLKIF_LINE_BYTES,
 	.response_bytes = 16,
 	.header_bytes = 256,
 	.req_prod = 0,

@@ -48,6 +48,7 @@ enum {
 	BLKIF_MAX_INDIRECT_PAGES = 8,
 	BLKIF_SEGMENTS_PER_INDIRECT_PAGE = 512,
 	BLKIF_MAX_REQUEST_BYTES = 112, /* of one slot, in the larger layout */
+	BLKIF_LINE_BYTES = 64,         /* of one slot of LINE */
 	BLKIF_RING_HEADER_BYTES = 64,  /* in Xen's layouts */
 	BLKIF_MAX_RING_PAGES = 16,
 	BLKIF_MAX_SLOTS = 512,    /* of that many, in any layout */
@@ -113,6 +114,19 @@ const struct blkif_layout *blkif_layout_find(const char *protocol);
 static inline atomic_uint_least32_t *blkif_counter_at(void *pages, uint16_t offset)
 {
 	return (atomic_uint_least32_t *)(void *)((char *)pages + offset);
+}
+
+/*
+ * Fetches a slot that the other side has written, and that this side will write next, at once for
+ * writing: else reading it and writing to it would each cost a turn between the processors.
+ */
+static inline void blkif_prefetch_slot(const void *slot)
+{
+#ifdef __x86_64__
+	__asm__ volatile("prefetchw %0" : : "m"(*(const char *)slot));
+#else
+	__builtin_prefetch(slot, 1);
+#endif
 }
 
 /* Slots of a ring of @pages pages: the largest power of two that fits. */

@@ -23,7 +23,7 @@ const char *const load_damage_names[LOAD_DAMAGES] = {
 struct place {
 	struct front_req req;
 	struct load *load;
-	struct place *next; /* of those that have ended, or are free */
+	struct place *next; /* of those that have ended, are free, or have begun in this pass */
 	enum load_kind kind;
 	bool again; /* reads a block again that was old */
 	uint64_t block;
@@ -36,6 +36,12 @@ struct load {
 	struct load_opts opts;
 	struct place *ended; /* in the pass that is being made */
 	struct place *free;
+	struct place *new; /* begun in this pass */
+	unsigned nr_closed;
+	struct closed {
+		struct hist *latency;
+		uint64_t since_ns;
+	} * closed; /* what ended in this pass, by the clock that is still to be read */
 	unsigned outstanding;
 	unsigned unpushed;
 	uint64_t random;
@@ -112,7 +118,8 @@ int load_create(const struct load_opts *opts, struct load **out)
 	l->random = opts->seed * 2 + 1;
 	l->segments = calloc((size_t)opts->depth * pages, sizeof(l->segments[0]));
 	l->refs = calloc(pages, sizeof(l->refs[0]));
-	if (!l->segments || !l->refs)
+	l->closed = calloc(opts->depth, sizeof(l->closed[0]));
+	if (!l->segments || !l->refs || !l->closed)
 		goto fail;
 	for (unsigned n = 0; n < opts->depth; n++)
 		if (prepare_place(l, &l->places[n], n))
@@ -128,6 +135,7 @@ void load_destroy(struct load *l)
 {
 	free(l->segments);
 	free(l->refs);
+	free(l->closed);
 	free(l);
 }
 
@@ -155,9 +163,10 @@ static uint64_t pick_block(struct load *l)
 	return l->opts.first_block + n;
 }
 
-static void submit(struct load *l, struct place *p, uint64_t now_ns)
+static void submit(struct load *l, struct place *p)
 {
-	p->since_ns = now_ns;
+	p->next = l->new;
+	l->new = p;
 	/* There are as many places as the ring takes, or fewer. */
 	(void)front_submit(l->opts.front, &p->req);
 	l->outstanding++;
@@ -167,7 +176,7 @@ static void submit(struct load *l, struct place *p, uint64_t now_ns)
 	}
 }
 
-static void submit_data(struct load *l, struct place *p, uint64_t now_ns)
+static void submit_data(struct load *l, struct place *p)
 {
 	bool write = p->kind == LOAD_WRITE;
 
@@ -178,11 +187,11 @@ static void submit_data(struct load *l, struct place *p, uint64_t now_ns)
 		verify_begin_write(l->opts.verifier, p->block, p->data);
 	else if (l->opts.verifier)
 		verify_begin_read(l->opts.verifier, p->block, p->data);
-	submit(l, p, now_ns);
+	submit(l, p);
 }
 
 /* Begins what comes next, with @p. False: nothing can be begun now. */
-static bool begin(struct load *l, struct place *p, uint64_t now_ns)
+static bool begin(struct load *l, struct place *p)
 {
 	const struct load_opts *o = &l->opts;
 
@@ -193,7 +202,7 @@ static bool begin(struct load *l, struct place *p, uint64_t now_ns)
 		p->req.op = BLKIF_FLUSH_DISKCACHE;
 		p->req.nr_segments = 0;
 		p->req.sector = 0;
-		submit(l, p, now_ns);
+		submit(l, p);
 		return true;
 	}
 	p->kind = LOAD_READ;
@@ -208,12 +217,12 @@ static bool begin(struct load *l, struct place *p, uint64_t now_ns)
 		p->block = pick_block(l);
 	}
 	l->writes_since_flush += p->kind == LOAD_WRITE;
-	submit_data(l, p, now_ns);
+	submit_data(l, p);
 	return true;
 }
 
 /* Begins to read the next block that was written. False: there is none any more. */
-static bool begin_check(struct load *l, struct place *p, uint64_t now_ns)
+static bool begin_check(struct load *l, struct place *p)
 {
 	while (l->checked < l->opts.nr_blocks &&
 	       !verify_is_written(l->opts.verifier, l->opts.first_block + l->checked))
@@ -223,7 +232,7 @@ static bool begin_check(struct load *l, struct place *p, uint64_t now_ns)
 	p->again = false;
 	p->kind = LOAD_READ;
 	p->block = l->opts.first_block + l->checked++;
-	submit_data(l, p, now_ns);
+	submit_data(l, p);
 	return true;
 }
 
@@ -235,7 +244,7 @@ static void found(struct load *l, enum load_damage damage, uint64_t sector)
 }
 
 /* Returns whether the block is being read again. */
-static bool judge(struct load *l, struct place *p, uint64_t now_ns)
+static bool judge(struct load *l, struct place *p)
 {
 	uint64_t sector = 0;
 
@@ -250,7 +259,7 @@ static bool judge(struct load *l, struct place *p, uint64_t now_ns)
 		/* Was the read wrong, or the write? The next one will tell. */
 		verify_end_read(l->opts.verifier, p->block);
 		p->again = true;
-		submit_data(l, p, now_ns);
+		submit_data(l, p);
 		return true;
 	case VERIFY_TORN:
 		found(l, LOAD_TORN, sector);
@@ -273,14 +282,14 @@ static bool judge(struct load *l, struct place *p, uint64_t now_ns)
 }
 
 /* Returns whether the place is in use again. */
-static bool finish(struct load *l, struct place *p, uint64_t now_ns)
+static bool finish(struct load *l, struct place *p)
 {
 	struct load_kind_result *kind = &l->result.kinds[p->kind];
 
 	l->outstanding--;
 	if (p->req.status == BLKIF_OKAY) {
 		kind->requests++;
-		hist_add(&kind->latency, now_ns - p->since_ns);
+		l->closed[l->nr_closed++] = (struct closed){&kind->latency, p->since_ns};
 		if (p->kind != LOAD_FLUSH)
 			kind->bytes += l->opts.block_bytes;
 	} else {
@@ -292,7 +301,7 @@ static bool finish(struct load *l, struct place *p, uint64_t now_ns)
 		verify_end_write(l->opts.verifier, p->block, p->req.status != BLKIF_OKAY);
 		return false;
 	}
-	if (judge(l, p, now_ns))
+	if (judge(l, p))
 		return true;
 	verify_end_read(l->opts.verifier, p->block);
 	return false;
@@ -333,12 +342,12 @@ static int wait_awake(struct load *l, uint64_t patience_end_ns)
 	}
 }
 
-typedef bool (*begin_fn)(struct load *l, struct place *p, uint64_t now_ns);
+typedef bool (*begin_fn)(struct load *l, struct place *p);
 
-/* One pass: waits for responses, and takes them. Returns 0 or a negative errno. */
-static int collect(struct load *l, uint64_t *now_ns)
+/* Waits for responses, and takes them. Returns 0 or a negative errno. */
+static int collect(struct load *l, uint64_t now_ns)
 {
-	uint64_t end_ns = *now_ns + l->opts.patience_ms * NSEC_PER_MSEC;
+	uint64_t end_ns = now_ns + l->opts.patience_ms * NSEC_PER_MSEC;
 	struct place *p;
 	int n;
 
@@ -346,10 +355,9 @@ static int collect(struct load *l, uint64_t *now_ns)
 	if (n < 0)
 		return n;
 	l->result.passes++;
-	*now_ns = clock_now_ns();
 	while ((p = l->ended)) {
 		l->ended = p->next;
-		if (finish(l, p, *now_ns))
+		if (finish(l, p))
 			continue;
 		p->next = l->free;
 		l->free = p;
@@ -357,39 +365,62 @@ static int collect(struct load *l, uint64_t *now_ns)
 	return 0;
 }
 
+/* Begins as much as can be begun. Returns false once there is nothing more to begin at all. */
+static bool begin_all(struct load *l, begin_fn next, uint64_t requests)
+{
+	while (l->free) {
+		struct place *p = l->free, *rest = p->next;
+
+		if (requests && l->begun == requests)
+			return false;
+		/* With nothing outstanding it says so only if there is nothing left. */
+		if (!next(l, p))
+			return l->outstanding;
+		l->free = rest;
+		l->begun++;
+	}
+	return true;
+}
+
+/*
+ * Reads the clock for what has ended in this pass and what has begun: after the push, so that the
+ * new requests are on their way meanwhile.
+ */
+static uint64_t take_time(struct load *l)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	for (unsigned i = 0; i < l->nr_closed; i++)
+		hist_add(l->closed[i].latency, now_ns - l->closed[i].since_ns);
+	l->nr_closed = 0;
+	for (struct place *p = l->new; p; p = p->next)
+		p->since_ns = now_ns;
+	l->new = NULL;
+	return now_ns;
+}
+
 static int run(struct load *l, begin_fn next, uint64_t end_ns, uint64_t requests,
 	       const atomic_bool *stop)
 {
-	uint64_t now_ns = clock_now_ns();
-	bool over = false;
+	bool goes_on = true;
+	uint64_t now_ns;
 	int rc;
 
 	l->begun = 0;
 	for (;;) {
-		over = over || (end_ns && now_ns >= end_ns) ||
-		       atomic_load_explicit(stop, memory_order_relaxed);
-		while (!over && l->free) {
-			struct place *p = l->free;
-
-			if (requests && l->begun == requests) {
-				over = true;
-				break;
-			}
-			/* It says so with nothing outstanding only if there is nothing left. */
-			if (!next(l, p, now_ns)) {
-				over = !l->outstanding;
-				break;
-			}
-			l->free = p->next;
-			l->begun++;
-		}
+		if (goes_on)
+			goes_on = begin_all(l, next, requests);
 		if (l->unpushed) {
 			l->unpushed = 0;
 			front_push(l->opts.front);
 		}
+		now_ns = take_time(l);
 		if (!l->outstanding)
 			return 0;
-		rc = collect(l, &now_ns);
+		if ((end_ns && now_ns >= end_ns) ||
+		    atomic_load_explicit(stop, memory_order_relaxed))
+			goes_on = false;
+		rc = collect(l, now_ns);
 		if (rc)
 			return rc;
 	}

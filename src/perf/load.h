@@ -3,8 +3,9 @@
  * load: one queue's load, made and measured by one thread.
  *
  * As many requests as the depth are kept outstanding; each that ends is begun anew at another
- * place.  A pass over the responses looks at the clock once: what ended in it ended then, and what
- * follows began then.
+ * place.  A pass over the responses looks at the clock once, when what follows has been pushed:
+ * what ended in the pass ended then, and what follows began then.  So latencies include this side's
+ * own part, and reading the clock costs nobody any time.
  */
 #ifndef SLUICE_PERF_LOAD_H
 #define SLUICE_PERF_LOAD_H

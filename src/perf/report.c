@@ -72,12 +72,13 @@ static json_t *describe_verification(const struct load_result *r)
 
 static int print_json(const struct perf_options *o, const struct perf_report *p, FILE *out)
 {
-	json_t *root = json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:f, s:f}", "rw", o->rw,
-				 "block_bytes", (json_int_t)o->block_bytes, "depth",
-				 (json_int_t)o->depth, "queues", (json_int_t)p->disk.queues,
-				 "layout", layout_name(p->disk.layout), "waiting",
-				 o->sleep ? "sleep" : "poll", "sectors", (json_int_t)p->sectors,
-				 "seconds", p->seconds, "cpu_seconds", p->cpu_seconds);
+	json_t *root =
+		json_pack("{s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:f, s:f}", "rw", o->rw,
+			  "block_bytes", (json_int_t)o->block_bytes, "depth", (json_int_t)o->depth,
+			  "queues", (json_int_t)p->disk.queues, "layout",
+			  layout_name(p->disk.layout), "waiting", o->sleep ? "sleep" : "poll",
+			  "sectors", (json_int_t)p->sectors, "passes", (json_int_t)p->result.passes,
+			  "seconds", p->seconds, "cpu_seconds", p->cpu_seconds);
 	int rc;
 
 	for (unsigned i = 0; i < LOAD_KINDS; i++)
