@@ -299,8 +299,10 @@ static void print_worker(FILE *out, const json_t *worker)
 	text_print(out,
 		   "  -device ivshmem-doorbell,chardev=sluice-%s,vectors=%" JSON_INTEGER_FORMAT,
 		   name, client_number(worker, "vectors"));
-	fputs("and a process, by libsivshm or sluice-perf, as\n", out);
+	fputs("and a process, by libsivshm, at\n", out);
 	text_print(out, "  unix:%s", socket);
+	fputs("or for a try\n", out);
+	text_print(out, "  sluice-perf --socket %s", socket);
 	fputs("What a frontend does with the segment says doc/sivshm-blkif.md.\n", out);
 }
 

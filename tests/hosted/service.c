@@ -139,7 +139,7 @@ void service_end(void)
 /* Runs `sluice @line`; *@out and *@said are to be freed. Returns the exit status. */
 static int run_client(const char *line, char **out, char **said)
 {
-	char copy[256], *argv[16] = {"sluice", "--socket", service.sock};
+	char copy[256], *argv[24] = {"sluice", "--socket", service.sock};
 	size_t out_len, said_len;
 	struct client c;
 	int argc = 3, status;

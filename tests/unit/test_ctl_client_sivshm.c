@@ -107,8 +107,10 @@ static void shows_how_to_get_one(void **state)
 		    "A QEMU guest gets it by\n"
 		    "  -chardev socket,id=sluice-w1,path=/run/a,,b.sock\n"
 		    "  -device ivshmem-doorbell,chardev=sluice-w1,vectors=3\n"
-		    "and a process, by libsivshm or sluice-perf, as\n"
+		    "and a process, by libsivshm, at\n"
 		    "  unix:/run/a,b.sock\n"
+		    "or for a try\n"
+		    "  sluice-perf --socket /run/a,b.sock\n"
 		    "What a frontend does with the segment says doc/sivshm-blkif.md.\n",
 		    "");
 	assert_int_equal(fake_run("sivshm show w2"), 0);
