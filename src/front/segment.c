@@ -285,9 +285,13 @@ static int take_offer(struct front_segment *s)
 static uint32_t backend_state(const struct front_segment *s)
 {
 	const struct control_backend *b = &s->page->backend;
-	/* Acquire: pairs with the backend's release, after it wrote what belongs to the state. */
+	/*
+	 * The epoch first. The backend says NONE, then the new epoch (release), then its state
+	 * (release): so who sees the new epoch sees no state of the one before, and who sees the
+	 * state sees what belongs to it.
+	 */
+	uint32_t epoch = atomic_load_explicit(&b->epoch, memory_order_acquire);
 	uint32_t state = atomic_load_explicit(&b->state, memory_order_acquire);
-	uint32_t epoch = atomic_load_explicit(&b->epoch, memory_order_relaxed);
 
 	return epoch == s->epoch ? state : CONTROL_BACKEND_NONE;
 }
