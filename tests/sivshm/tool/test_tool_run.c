@@ -21,9 +21,10 @@
 static void test_gives_each_its_number_and_one_descriptor(void **state)
 {
 	struct tool t;
-	int leak = open("/etc/passwd", O_RDONLY); /* not closed by exec */
+	/* Not closed by exec, and where the worker's own are not. */
+	int leak = fcntl(STDIN_FILENO, F_DUPFD, 40);
 
-	assert_true(leak >= 0);
+	assert_true(leak >= 40);
 	/* The last descriptor is that of ls itself. */
 	assert_int_equal(tool_run(&t,
 				  RUN("--workers", "2", "--", "sh", "-c",
