@@ -65,6 +65,47 @@ static void handshake(void **state)
 	stage_wait_state("w", "listening");
 }
 
+/* Segments that begin and end inside their pages: their sectors, and no byte beside them. */
+static void scattered_sectors(struct client *c, bool indirect)
+{
+	static const struct blkif_wire_segment shape[] = {
+		{.first_sect = 2, .last_sect = 4},
+		{.first_sect = 0, .last_sect = 7},
+		{.first_sect = 5, .last_sect = 5},
+		{.first_sect = 7, .last_sect = 7},
+	};
+	struct front *f = front_segment_queue(c->segment, 0);
+	struct blkif_wire_segment segs[4];
+	struct front_req req = {
+		.sector = 33, .indirect = indirect, .segments = segs, .nr_segments = 4};
+	unsigned sectors = 0;
+	char *pages[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		segs[i] = shape[i];
+		pages[i] = front_segment_pages_alloc(c->segment, 1, &segs[i].gref);
+		for (unsigned at = 0; at < BLKIF_PAGE_SIZE; at++)
+			pages[i][at] = (char)(i * 8 + at / 512 + 1);
+	}
+	req.op = BLKIF_WRITE;
+	assert_int_equal(front_req_sync(f, &req), 0);
+	for (unsigned i = 0; i < 4; i++)
+		memset(pages[i], 0x40, BLKIF_PAGE_SIZE);
+	req.op = BLKIF_READ;
+	assert_int_equal(front_req_sync(f, &req), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		for (unsigned s = 0; s < 8; s++) {
+			bool within = s >= shape[i].first_sect && s <= shape[i].last_sect;
+
+			for (unsigned at = s * 512; at < (s + 1) * 512; at++)
+				assert_int_equal(pages[i][at], within ? i * 8 + s + 1 : 0x40);
+			sectors += within;
+		}
+		front_segment_pages_free(c->segment, pages[i], 1);
+	}
+	assert_int_equal(sectors, 13);
+}
+
 static void every_kind(struct client *c)
 {
 	struct front *f = front_segment_queue(c->segment, 0);
@@ -84,6 +125,8 @@ static void every_kind(struct client *c)
 	client_check(c, 0, 65, 40);   /* the most of a direct request's, and more than a line's */
 	client_check(c, 0, 1000, 88); /* more than a direct one has */
 	client_check(c, 0, 2048, 64 * 8);
+	scattered_sectors(c, false);
+	scattered_sectors(c, true);
 	assert_int_equal(front_req_sync(f, &flush), 0);
 	if (features & CONTROL_DISCARD) {
 		assert_int_equal(front_req_sync(f, &discard), 0);
