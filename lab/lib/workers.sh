@@ -68,17 +68,20 @@ memory_is_held() { # INODE
 # ---- sluiced ----
 
 sluiced_pid=
+# For sockets, whose paths must be short.
+run=$LAB_RUN
 
+# The daemon without Xen.
 start_sluiced() { # ARGUMENT...
 	echo "+ sluiced $*"
-	sluiced --name lab --socket "$LAB_DIR/sluiced.sock" --state "$LAB_DIR/sluiced.json" "$@" \
-		>>"$LAB_DIR/sluiced.log" 2>&1 3>&- &
+	sluiced --name lab --socket "$run/sluiced.sock" --state "$run/sluiced.json" --backend none \
+		--sivshm-dir "$run" "$@" >>"$LAB_DIR/sluiced.log" 2>&1 3>&- &
 	sluiced_pid=$!
 	wait_for 20 "sluiced to serve its socket" lab_sluice rpc rpc_get_methods
 }
 
 lab_sluice() { # COMMAND...
-	sluice --socket "$LAB_DIR/sluiced.sock" "$@"
+	sluice --socket "$run/sluiced.sock" "$@"
 }
 
 # Fails the run if the daemon has ended by itself.

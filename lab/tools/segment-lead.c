@@ -140,10 +140,9 @@ static void check_memory(void)
 	mark->owner = first->number;
 	for (unsigned i = 0; i < lead.workers; i++)
 		check_search(&lead.probes[i], 0);
-	lead_say("each guest has one segment; a search of it and of %lu BARs of other devices "
-		 "finds all "
-		 "marks of its own, a stranger's when there is one, and none of others",
-		 first->page->results[PROBE_BARS]);
+	lead_say(
+		"each guest has one segment; a search of it and of all other devices' memory finds "
+		"every mark of its own, a stranger's when there is one, and none of others");
 }
 
 /* Both ways, on every vector; where interrupts arrive the guest does nothing without one. */
