@@ -16,12 +16,12 @@
 
 enum {
 	/*
-	 * A busy reactor looks at its descriptors every so many passes, or after so long if its
-	 * passes are long: rarely enough that the system call does not show, often enough that an
-	 * armed queue's guest does not wait for the others.
+	 * A busy reactor looks at its descriptors so often: rarely enough that the system call does
+	 * not show, often enough that an armed queue's guest does not wait for the others.
 	 */
-	PASSES_PER_CHECK = 32,
-	CHECK_AFTER_NS = 50000,
+	CHECK_AFTER_NS = 10000,
+	/* And at the clock after so many rounds in vain, each of which costs less than that. */
+	IDLE_PASSES_PER_LOOK = 16,
 	EVENTS_PER_CHECK = 64,
 };
 
@@ -36,11 +36,12 @@ struct reactor {
 	struct helper_pool *helpers;
 
 	uint64_t now_ns;
-	bool worked_last;   /* since now_ns a round has found work */
-	struct list busy;   /* pollers */
-	struct list *next;  /* of busy: the one that poll_all() comes to next */
-	struct list armed;  /* pollers */
-	struct list timers; /* by when_ns */
+	unsigned idle_passes; /* since now_ns */
+	bool worked_last;     /* since now_ns a round has found work */
+	struct list busy;     /* pollers */
+	struct list *next;    /* of busy: the one that poll_all() comes to next */
+	struct list armed;    /* pollers */
+	struct list timers;   /* by when_ns */
 	int epoll_fd;
 	/* What epoll_wait returned and has not been handed out yet; reactor_fd_del() blanks its
 	 * own. */
@@ -374,6 +375,14 @@ static void read_clock(struct reactor *r)
 		count(&r->busy_ns, now - r->now_ns);
 	r->worked_last = false;
 	r->now_ns = now;
+	r->idle_passes = 0;
+}
+
+uint64_t reactor_now_ns(struct reactor *r)
+{
+	if (r->idle_passes)
+		read_clock(r);
+	return r->now_ns;
 }
 
 static void sleep_until_event(struct reactor *r)
@@ -393,7 +402,6 @@ static void sleep_until_event(struct reactor *r)
 void reactor_run(struct reactor *r)
 {
 	uint64_t checked_ns = 0;
-	unsigned passes = 0;
 
 	for (;;) {
 		if (!run_messages(r) && atomic_load_explicit(&r->stopping, memory_order_relaxed))
@@ -405,9 +413,12 @@ void reactor_run(struct reactor *r)
 			fire_timers(r);
 			continue;
 		}
-		read_clock(r);
+		if (r->worked_last || r->idle_passes == IDLE_PASSES_PER_LOOK)
+			read_clock(r);
+		else
+			r->idle_passes++;
 		poll_all(r);
-		if (++passes % PASSES_PER_CHECK == 0 || r->now_ns - checked_ns > CHECK_AFTER_NS) {
+		if (r->now_ns - checked_ns > CHECK_AFTER_NS) {
 			checked_ns = r->now_ns;
 			check_descriptors(r, 0);
 			fire_timers(r);

@@ -122,6 +122,12 @@ void reactor_fd_del(struct reactor *r, struct reactor_fd *f);
 void reactor_timer_start(struct reactor *r, struct reactor_timer *t, uint64_t delay_ns);
 void reactor_timer_stop(struct reactor *r, struct reactor_timer *t);
 
+/*
+ * The time of this round, on the reactor's own thread: the clock is looked at once a round, if
+ * anybody asks.
+ */
+uint64_t reactor_now_ns(struct reactor *r);
+
 const char *reactor_name(const struct reactor *r);
 int reactor_cpu(const struct reactor *r);
 struct helper_pool *reactor_helpers(const struct reactor *r);
