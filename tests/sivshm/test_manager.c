@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { KIB = 1024, MIB = 1024 * KIB };
@@ -175,6 +176,22 @@ static long shmem_bytes(void)
 	return kib * KIB;
 }
 
+/* A child that goes on as this program would hold on to the memory, and write it. */
+static void leaves_children_without(void **state)
+{
+	struct desk *desk = *state;
+	const char *memory = sivshm_port_memory(sivshm_worker_port(desk_add(desk, 4 * KIB, 1)));
+	pid_t child;
+	int status;
+
+	assert_true(is_readable(memory));
+	child = fork();
+	if (child == 0)
+		_exit(is_readable(memory));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+}
+
 /* Rounds enough to stand out from what others do meanwhile. */
 static void gives_memory_back(void **state)
 {
@@ -259,22 +276,26 @@ static void tells_the_end_last_and_once(void **state)
 	struct desk *desk = *state;
 	struct sivshm_worker *w;
 	struct sivshm_port *p = desk_hire(desk, 4 * KIB, 4, &w);
+	struct pollfd ready = {.fd = sivshm_manager_fd(desk->manager), .events = POLLIN};
 	char *memory = sivshm_port_memory(sivshm_worker_port(w));
 	int kept;
 
 	strcpy(sivshm_port_memory(p), "last words");
 	sivshm_port_ring(p, 3);
 	sivshm_port_ring(p, 1);
-	/* A descriptor that somebody has kept rings on after the end. */
+	/* A descriptor that somebody has kept. */
 	kept = dup(SIVSHM_CONTAINER_OF(p, struct sivshm_pair, port)->out[2]);
 	sivshm_port_close(p);
-	desk_settle(desk);
-	assert_int_equal(desk->nr_notes, 3);
-	assert_int_equal(desk_count(desk, w, DESK_RUNG), 2);
-	assert_int_equal(desk->notes[2].event, DESK_GONE);
+	/* The end is seen first, and told last. */
 	assert_int_equal(eventfd_write(kept, 1), 0);
 	desk_settle(desk);
-	assert_int_equal(desk->nr_notes, 3);
+	assert_int_equal(desk->nr_notes, 4);
+	assert_int_equal(desk_count(desk, w, DESK_RUNG), 3);
+	assert_int_equal(desk->notes[3].event, DESK_GONE);
+	assert_int_equal(eventfd_write(kept, 1), 0);
+	assert_int_equal(poll(&ready, 1, 0), 0);
+	desk_settle(desk);
+	assert_int_equal(desk->nr_notes, 4);
 	close(kept);
 	/* The segment stays until it is removed. */
 	assert_string_equal(memory, "last words");
@@ -283,6 +304,23 @@ static void tells_the_end_last_and_once(void **state)
 	assert_int_equal(sivshm_worker_take_socket(w), -EALREADY);
 	sivshm_worker_remove(w);
 	assert_false(is_readable(memory));
+}
+
+/* Its doorbells live on in its hands; here nobody listens to them. */
+static void hears_nothing_of_the_removed(void **state)
+{
+	struct desk *desk = *state;
+	struct pollfd ready = {.fd = sivshm_manager_fd(desk->manager), .events = POLLIN};
+	struct sivshm_worker *w = desk_add(desk, 4 * KIB, 2);
+	struct bare bare = desk_read(sivshm_worker_take_socket(w), 2);
+
+	sivshm_worker_remove(w);
+	assert_int_equal(eventfd_write(bare.ring[0], 1), 0);
+	assert_int_equal(eventfd_write(bare.ring[1], 1), 0);
+	assert_int_equal(poll(&ready, 1, 0), 0);
+	assert_int_equal(sivshm_manager_dispatch(desk->manager, 0), 0);
+	desk_drop(&bare);
+	assert_int_equal(poll(&ready, 1, 0), 0);
 }
 
 /* Who is called first removes all, itself included. */
@@ -346,10 +384,12 @@ int main(void)
 		TEST(lays_segments_side_by_side),
 		TEST(fits_one_as_large_as_the_range),
 		TEST(gives_each_new_ids),
+		TEST(leaves_children_without),
 		TEST(gives_memory_back),
 		TEST(hears_rings),
 		TEST(leaves_rings_to_their_owner),
 		TEST(tells_the_end_last_and_once),
+		TEST(hears_nothing_of_the_removed),
 		TEST(can_be_changed_from_callbacks),
 		TEST(waits_for_its_time),
 	};

@@ -332,6 +332,7 @@ static const struct greeting wrong[] = {
 	{"memory without a descriptor", {{0, -1}, {7, -1}, {-1, -1}}, 3},
 	{"memory that is an eventfd", {{0, -1}, {7, -1}, {-1, BELL}}, 3},
 	{"memory that is a pipe", {{0, -1}, {7, -1}, {-1, PIPE}}, 3},
+	{"memory by another name", {{0, -1}, {7, -1}, {-2, MEMORY}}, 3},
 	{"own doorbells first", {{0, -1}, {7, -1}, {-1, MEMORY}, {7, BELL}}, 4},
 	{"a doorbell without a descriptor", {{0, -1}, {7, -1}, {-1, MEMORY}, {6, -1}}, 4},
 	{"a doorbell that is memory", {{0, -1}, {7, -1}, {-1, MEMORY}, {6, MEMORY}}, 4},
@@ -383,7 +384,12 @@ static void refuses_memory_it_cannot_rely_on(void **state)
 		make_memory(2048, all),
 		make_memory(0, all),
 		make_memory(BYTES, all | F_SEAL_WRITE),
+		/* Its pages can run out; where there is no such memory, nothing is it. */
+		memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB),
 	};
+
+	if (bad[6] >= 0 && ftruncate(bad[6], 2048 * KIB) == 0)
+		assert_int_equal(fcntl(bad[6], F_ADD_SEALS, all), 0);
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct stage stage = stage_make();
@@ -416,8 +422,8 @@ static void refuses_too_many_descriptors(void **state)
 						 .cmsg_level = SOL_SOCKET,
 						 .cmsg_type = SCM_RIGHTS};
 		for (unsigned i = 0; i < n; i++)
-			memcpy(CMSG_DATA(&control.align) + i * sizeof(int), &stage.bell,
-			       sizeof(int));
+			memcpy(CMSG_DATA(&control.align) + i * sizeof(int),
+			       i ? &stage.bell : &stage.memfd, sizeof(int));
 		say(&stage, 0, -1);
 		say(&stage, 7, -1);
 		value = -1;
