@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "blkif/wire.h"
 #include "stage.h"
 
@@ -292,6 +293,7 @@ static void whole_ring_in_flight(void **state)
 	uint32_t ref;
 	char *page;
 	int done = 0;
+	uint64_t begin_ns;
 
 	stage_add((struct sivshm_door_worker){.bdev = "held"});
 	for (unsigned i = 0; i < 2 * N; i++)
@@ -316,6 +318,7 @@ static void whole_ring_in_flight(void **state)
 	front_push(f);
 	assert_true(held_wait(held, N));
 	assert_int_equal(front_poll(f), 0);
+	begin_ns = clock_now_ns();
 	held_release(held, true);
 	while (done < N) {
 		int rc = front_wait(f, STAGE_WAIT_MS);
@@ -323,6 +326,8 @@ static void whole_ring_in_flight(void **state)
 		assert_true(rc > 0);
 		done += rc;
 	}
+	/* It was woken, and did not come back by itself. */
+	assert_true(clock_now_ns() - begin_ns < STAGE_WAIT_MS / 2 * NSEC_PER_MSEC);
 	for (unsigned i = 0; i < N; i++) {
 		assert_int_equal(reqs[i].status, BLKIF_OKAY);
 		for (unsigned at = 0; at < 4096; at++)
