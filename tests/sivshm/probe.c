@@ -71,6 +71,7 @@ int main(int argc, char **argv)
 	struct probe_report report = {.fds_before = count_fds("")};
 	struct sivshm_port *p;
 	char *memory;
+	int rc;
 
 	if (argc > 1 && strcmp(argv[1], "count") == 0)
 		return (int)count_fds("");
@@ -84,5 +85,7 @@ int main(int argc, char **argv)
 	memcpy(memory, &report, sizeof(report));
 	if (sivshm_port_ring(p, 0) < 0)
 		return 2;
-	return sivshm_port_wait(p, 0, -1) == 1 ? 0 : 3;
+	rc = sivshm_port_wait(p, 0, -1);
+	sivshm_port_close(p);
+	return rc == 1 ? 0 : 3;
 }
