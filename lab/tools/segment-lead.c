@@ -112,6 +112,8 @@ static void check_search(struct probe *p, uint64_t foreign)
 	if (r[PROBE_FOREIGN] != foreign)
 		lead_die("worker %u finds %lu marks of others where there should be %lu", p->number,
 			 r[PROBE_FOREIGN], foreign);
+	if (!r[PROBE_BARS])
+		lead_die("worker %u finds no other device to search", p->number);
 	if (r[PROBE_DEVICES] != 1)
 		lead_die("worker %u has %lu ivshmem devices", p->number, r[PROBE_DEVICES]);
 }
