@@ -73,7 +73,7 @@ static int prepare(struct member *m, void *arg)
 	struct work *w = arg;
 
 	w->state.alive++;
-	return hand_open(&w->hands[m->number], m->port, w->o->result_max, clock_now_ns());
+	return hand_open(&w->hands[m->number], m->port, w->o->result_max);
 }
 
 /* Takes a worker's items from it; no word of it counts any more. */
@@ -123,7 +123,7 @@ static bool receive(struct work *w, unsigned n, unsigned batch)
 	bool moved = false;
 
 	while (batch-- && is_there(w, n) && !w->rc) {
-		int rc = hand_receive(h, &done, w->now_ns);
+		int rc = hand_receive(h, &done);
 
 		if (rc < 0)
 			expel(w, n, h->why);
@@ -246,7 +246,7 @@ static bool hand_out(struct work *w)
 			w->head = NULL;
 		else
 			item_list_take(&w->again);
-		hand_give(&w->hands[n], i, w->now_ns);
+		hand_give(&w->hands[n], i);
 		w->turn = (unsigned)n;
 		w->state.in_flight++;
 		moved = true;
@@ -263,7 +263,7 @@ static bool send_all(struct work *w)
 
 		if (!is_there(w, n))
 			continue;
-		sent = hand_send(&w->hands[n], SEND_BATCH, w->now_ns);
+		sent = hand_send(&w->hands[n], SEND_BATCH);
 		if (sent < 0) {
 			expel(w, n, w->hands[n].why);
 			continue;
@@ -276,17 +276,10 @@ static bool send_all(struct work *w)
 
 /* Time */
 
-/* Time that went by in here, where output or a file was slow, is nobody's fault. */
-static void forgive(struct work *w, uint64_t since_ns)
-{
-	uint64_t spent = clock_now_ns() - since_ns;
-
-	if (spent < NSEC_PER_SEC / 10)
-		return;
-	for (unsigned n = 0; n < w->o->workers; n++)
-		w->hands[n].stamp_ns += spent;
-}
-
+/*
+ * Judged by the time at which this pass began: whatever a worker did while output or a file was
+ * slow has been seen since, or will be before the next pass judges.
+ */
 static void look_for_stalls(struct work *w)
 {
 	char why[64];
@@ -328,10 +321,9 @@ static bool is_over(struct work *w)
 static int work_all(struct work *w)
 {
 	while (!w->rc && !crew_signal(w->crew)) {
-		uint64_t began = clock_now_ns();
 		bool moved = false;
 
-		w->now_ns = began;
+		w->now_ns = clock_now_ns();
 		for (unsigned n = 0; n < w->o->workers; n++)
 			moved |= receive(w, n, RECEIVE_BATCH);
 		moved |= hand_out(w);
@@ -340,9 +332,11 @@ static int work_all(struct work *w)
 		progress_show(&w->progress, &w->state, w->now_ns);
 		if (w->rc || is_over(w))
 			break;
-		if (!w->state.alive)
+		if (!w->state.alive) {
+			/* Of each is said how it ended. */
+			crew_end(w->crew, 0, LEAVE_MS);
 			return say_failure("no worker is left, and not all is done");
-		forgive(w, began);
+		}
 		w->rc = sleep_or_look(w, moved);
 	}
 	return w->rc;

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/parse.h"
 #include "manager/say.h"
 #include "sivshm_items.h"
@@ -45,12 +46,12 @@ static int send_head(struct hand *h, enum sivshm_items_kind kind, uint32_t code,
 	return 0;
 }
 
-int hand_open(struct hand *h, struct sivshm_port *port, size_t result_max, uint64_t now_ns)
+int hand_open(struct hand *h, struct sivshm_port *port, size_t result_max)
 {
 	const struct sivshm_channel_opts opts = {.struct_bytes = sizeof(opts)};
 	int rc;
 
-	*h = (struct hand){.held_max = result_max, .fd = -1, .stamp_ns = now_ns};
+	*h = (struct hand){.held_max = result_max, .fd = -1, .stamp_ns = clock_now_ns()};
 	h->last = &h->first;
 	rc = sivshm_channel_create(port, &opts, &h->channel);
 	if (rc)
@@ -94,10 +95,10 @@ unsigned hand_close(struct hand *h, struct item_list *back)
 	return count;
 }
 
-void hand_give(struct hand *h, struct item *i, uint64_t now_ns)
+void hand_give(struct hand *h, struct item *i)
 {
 	if (!h->count)
-		h->stamp_ns = now_ns;
+		h->stamp_ns = clock_now_ns();
 	i->next = NULL;
 	*h->last = i;
 	h->last = &i->next;
@@ -196,7 +197,7 @@ static int send_piece(struct hand *h)
 	return 0;
 }
 
-ssize_t hand_send(struct hand *h, size_t budget, uint64_t now_ns)
+ssize_t hand_send(struct hand *h, size_t budget)
 {
 	size_t sent = 0;
 	int rc = 0;
@@ -212,7 +213,7 @@ ssize_t hand_send(struct hand *h, size_t budget, uint64_t now_ns)
 		return rc;
 	/* There was room, so what was sent before has been read. */
 	if (sent)
-		h->stamp_ns = now_ns;
+		h->stamp_ns = clock_now_ns();
 	return (ssize_t)sent;
 }
 
@@ -292,7 +293,7 @@ static int take_message(struct hand *h, const char *data, size_t bytes, struct i
 	return take_done(h, at, head.code, data + HEAD, bytes - HEAD, done);
 }
 
-int hand_receive(struct hand *h, struct item **done, uint64_t now_ns)
+int hand_receive(struct hand *h, struct item **done)
 {
 	const void *data;
 	size_t bytes;
@@ -303,7 +304,7 @@ int hand_receive(struct hand *h, struct item **done, uint64_t now_ns)
 		return violation(h, "it has broken its ring");
 	if (!rc)
 		return 0;
-	h->stamp_ns = now_ns;
+	h->stamp_ns = clock_now_ns();
 	return take_message(h, data, bytes, done);
 }
 

@@ -25,21 +25,21 @@ struct hand {
 };
 
 /* Lays out the channel in a new worker's segment and says hello. Returns 0 or a negative errno. */
-int hand_open(struct hand *h, struct sivshm_port *port, size_t result_max, uint64_t now_ns);
+int hand_open(struct hand *h, struct sivshm_port *port, size_t result_max);
 /* Ends it; its items are given to @back. Returns how many those are. */
 unsigned hand_close(struct hand *h, struct item_list *back);
 /* Hands an item out. */
-void hand_give(struct hand *h, struct item *i, uint64_t now_ns);
+void hand_give(struct hand *h, struct item *i);
 /*
  * Sends what there is to send and room for, at most about @budget bytes. Returns how many, or
  * -EPROTO with h->why.
  */
-ssize_t hand_send(struct hand *h, size_t budget, uint64_t now_ns);
+ssize_t hand_send(struct hand *h, size_t budget);
 /*
  * Takes the next message. Returns 1, also with *@done when an item is done, the caller's again (or
  * NULL), 0 (no message), or -EPROTO with h->why.
  */
-int hand_receive(struct hand *h, struct item **done, uint64_t now_ns);
+int hand_receive(struct hand *h, struct item **done);
 /* Gives back the room of what was received, and rings for what was sent. */
 void hand_settle(struct hand *h);
 /* Asks to be rung. Returns whether there is something to do already. */

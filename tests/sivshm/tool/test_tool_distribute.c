@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -78,6 +79,9 @@ static void test_lines(void **state)
 	gives_all(DISTRIBUTE("--workers", "3", "--by", "hash", "--batch", "1", "--", tool_worker(),
 			     "echo"));
 	gives_all(DISTRIBUTE("--workers", "2", "--in-flight", "1", "--", tool_worker(), "echo"));
+	/* What a worker may answer before it is done is less than what it does in all. */
+	gives_all(DISTRIBUTE("--workers", "1", "--batch", "1000", "--max-result", "8K", "--",
+			     tool_worker(), "echo"));
 }
 
 static void test_keeps_the_order(void **state)
@@ -192,29 +196,37 @@ static void test_round_robin(void **state)
 /* The same first word, the same worker; different ones, different workers. */
 static void test_hash(void **state)
 {
-	static const char *const input = "a 1\nb 1\nc 1\nd 1\ne 1\nf 1\ng 1\nh 1\n"
-					 "a 2\nb 2\nc 2\nd 2\ne 2\nf 2\ng 2\nh 2\n";
+	enum { WORDS = 8, ROUNDS = 10 };
+	bool used[3] = {false};
+	char input[WORDS * ROUNDS * 16], wanted[32];
+	size_t n = 0;
 	struct tool t;
 
-	/* Each worker's lines come as one item, in the order of the input. */
+	for (unsigned i = 0; i < WORDS * ROUNDS; i++)
+		n += (size_t)sprintf(input + n, "%c%s%u\n", 'a' + (int)(i % WORDS),
+				     i & 1 ? " " : "\t", i / WORDS);
 	assert_int_equal(tool_run(&t,
-				  DISTRIBUTE("--workers", "3", "--by", "hash", "--ordered", "--",
-					     tool_worker(), "echo"),
-				  input, strlen(input)),
+				  DISTRIBUTE("--workers", "3", "--by", "hash", "--batch", "1", "--",
+					     tool_worker(), "which"),
+				  input, n),
 			 0);
-	assert_int_equal(t.out.n, strlen(input));
-	for (char word = 'a'; word <= 'h'; word++) {
-		char first[8], second[8];
-		const char *a, *b;
+	assert_int_equal(tool_count(t.out.data, "\n"), WORDS * ROUNDS);
+	for (unsigned word = 0; word < WORDS; word++) {
+		unsigned owners = 0;
 
-		snprintf(first, sizeof(first), "%c 1\n", word);
-		snprintf(second, sizeof(second), "%c 2\n", word);
-		a = strstr(t.out.data, first);
-		b = strstr(t.out.data, second);
-		assert_true(a && b && a < b);
+		for (unsigned worker = 0; worker < 3; worker++) {
+			unsigned mine;
+
+			snprintf(wanted, sizeof(wanted), "%u %c%s", worker, 'a' + (int)word,
+				 word & 1 ? " " : "\t");
+			mine = tool_count(t.out.data, wanted);
+			assert_true(mine == 0 || mine == ROUNDS);
+			owners += mine != 0;
+			used[worker] |= mine != 0;
+		}
+		assert_int_equal(owners, 1);
 	}
-	/* Not as they came, so there are several items. */
-	assert_string_not_equal(t.out.data, input);
+	assert_true(used[0] + used[1] + used[2] > 1);
 	tool_free(&t);
 }
 
@@ -372,6 +384,25 @@ static void test_a_worker_that_stops(void **state)
 	survives("stop", "worker 0 is ended: it has made no progress for 1 s; ");
 }
 
+/* What it has done before it ended is done. */
+static void test_last_words(void **state)
+{
+	struct tool t;
+	pid_t pid;
+
+	tool_start(&t, DISTRIBUTE("--workers", "1", "--batch", "1", "--", tool_worker(), "last"));
+	assert_int_equal(write(t.in, "last words\n", 11), 11);
+	close(t.in);
+	t.in = -1;
+	while (!tool_children(&t, &pid, 1))
+		usleep(1000);
+	tool_await_end(pid);
+	assert_int_equal(kill(t.pid, SIGCONT), 0);
+	assert_int_equal(tool_finish(&t, NULL, 0), 0);
+	assert_string_equal(t.out.data, "last words\n");
+	tool_free(&t);
+}
+
 static void test_killed_from_outside(void **state)
 {
 	pid_t pids[3];
@@ -444,6 +475,24 @@ static void test_output_that_is_full(void **state)
 	tool_free(&t);
 }
 
+/* A reader that takes its time makes no worker a sluggard. */
+static void test_slow_output(void **state)
+{
+	struct tool t;
+	ssize_t taken;
+
+	tool_start(&t, DISTRIBUTE("--workers", "3", "--stall", "1", "--batch", "8000", "--",
+				  tool_worker(), "echo"));
+	/* As much as there is room for; the rest follows. */
+	taken = write(t.in, lines, lines_bytes);
+	assert_true(taken > 0);
+	sleep(3);
+	assert_int_equal(tool_finish(&t, lines + taken, lines_bytes - (size_t)taken), 0);
+	assert_string_equal(t.err.data, "");
+	check_lines(&t.out);
+	tool_free(&t);
+}
+
 static void test_progress(void **state)
 {
 	struct tool t;
@@ -474,10 +523,12 @@ int main(void)
 		cmocka_unit_test(test_a_worker_that_cannot),
 		cmocka_unit_test(test_a_worker_that_dies),
 		cmocka_unit_test(test_a_worker_that_stops),
+		cmocka_unit_test(test_last_words),
 		cmocka_unit_test(test_killed_from_outside),
 		cmocka_unit_test(test_no_worker_is_left),
 		cmocka_unit_test(test_a_signal_ends_it),
 		cmocka_unit_test(test_output_that_is_full),
+		cmocka_unit_test(test_slow_output),
 		cmocka_unit_test(test_progress),
 	};
 

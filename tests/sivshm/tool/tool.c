@@ -95,8 +95,11 @@ static void take(struct text *text)
 		text->fd = -1;
 		return;
 	}
-	text->data = realloc(text->data, text->n + (size_t)n + 1);
-	assert_non_null(text->data);
+	if (text->room - text->n <= (size_t)n) {
+		text->room = 2 * text->room + sizeof(piece) + 1;
+		text->data = realloc(text->data, text->room);
+		assert_non_null(text->data);
+	}
 	memcpy(text->data + text->n, piece, (size_t)n);
 	text->n += (size_t)n;
 	text->data[text->n] = '\0';

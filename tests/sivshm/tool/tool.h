@@ -9,7 +9,7 @@
 
 struct text {
 	char *data; /* ends in a zero byte */
-	size_t n;
+	size_t n, room;
 	int fd;
 };
 

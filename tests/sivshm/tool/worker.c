@@ -108,7 +108,10 @@ static void copy_data(struct sivshm_items *s)
 		need(rc, "read");
 }
 
-/* "echo" answers the data as it is; "die" and "stop" do so in the middle of their second item. */
+/*
+ * "echo" answers the data as it is, "which" after the worker's number, and "name" the item's name
+ * instead; "die" and "stop" do so in the middle of their second item.
+ */
 static void answer(struct sivshm_items *s, const struct sivshm_item *item, const char *mode,
 		   unsigned nth)
 {
@@ -120,6 +123,10 @@ static void answer(struct sivshm_items *s, const struct sivshm_item *item, const
 			 (unsigned long long)item->id);
 		need(sivshm_items_write(s, text, strlen(text)), "write");
 		return;
+	}
+	if (!strcmp(mode, "which")) {
+		snprintf(text, sizeof(text), "%s ", number);
+		need(sivshm_items_write(s, text, strlen(text)), "write");
 	}
 	copy_data(s);
 	if (nth != 2 || !is_first())
@@ -144,8 +151,13 @@ static int work(const char *mode)
 		answer(s, &item, mode, ++nth);
 		if (!strcmp(mode, "slow"))
 			usleep(100000);
+		/* Its last words come while the manager does not listen. */
+		if (!strcmp(mode, "last"))
+			kill(getppid(), SIGSTOP);
 		need(sivshm_items_done(s, strcmp(mode, "fail") || !is_first() ? NULL : "no\tluck"),
 		     "done");
+		if (!strcmp(mode, "last"))
+			return 0;
 	}
 	need(rc, "next");
 	sivshm_items_close(s);
