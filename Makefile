@@ -26,6 +26,11 @@ fuzz: deps-build deps-check
 bench-nvme: deps-lab all
 	@lab/bench-nvme
 
+# Measures shared memory with segments of one's own against IVSHMEM's, TCP and UNIX sockets, into
+# doc/bench-sivshm.md.
+bench-sivshm: deps-lab all
+	@BUILD=$(BUILD) tests/bench/bench-sivshm
+
 # make lab SCENARIO=name; lab/run --list names them.
 lab: deps-lab all
 	@lab/run $(SCENARIO)
@@ -39,4 +44,4 @@ deps-%:
 clean:
 	@rm -rf $(BUILD) build-asan build-fuzz
 
-.PHONY: all demo check fuzz bench-nvme lab install clean
+.PHONY: all demo check fuzz bench-nvme bench-sivshm lab install clean
