@@ -16,7 +16,9 @@
  * The library makes no thread, has no global state, prints nothing and changes no signal's action.
  * What can fail returns a negative errno. What the other side writes is hostile: nothing read from
  * a segment is trusted, and nothing the other side does with what it was given blocks this one or
- * ends it. An object is one thread's at a time; exceptions are named.
+ * ends it. An object is one thread's at a time; exceptions are named. All descriptors are
+ * close-on-exec, and nothing here outlives fork(): a child that goes on has neither the segments
+ * nor doorbells that it could ring.
  *
  * See sivshm(7), sivshm_manager(3), sivshm_port(3), sivshm_channel(3).
  */
@@ -72,13 +74,15 @@ int sivshm_port_fd(const struct sivshm_port *p, unsigned vector);
 int sivshm_port_take(struct sivshm_port *p, unsigned vector);
 /*
  * Sleeps until @vector is rung, and takes that; at most @timeout_ms, negative: for ever. Returns 1,
- * 0 (the time is over), or -EPIPE once the other side is gone. Where rings do not arrive it naps,
- * at most 1 ms, and returns 1, as something may have happened.
+ * 0 (the time is over), -EPIPE once the other side is gone, or -EINTR (a signal came). Where rings
+ * do not arrive it naps, at most 1 ms, and returns 1, as something may have happened.
  */
 int sivshm_port_wait(struct sivshm_port *p, unsigned vector, int timeout_ms);
-/* A descriptor that polls readable when the other side is gone, or -EOPNOTSUPP (in a guest). */
+/* A descriptor that polls readable when the other side is gone, or -EOPNOTSUPP (in a guest). It is
+ * not to be read. */
 int sivshm_port_liveness_fd(const struct sivshm_port *p);
-/* Whether the other side is there: 1, 0, or -EOPNOTSUPP (in a guest). */
+/* Whether the other side is there: 1, 0 (also if nobody has come yet), or -EOPNOTSUPP (in a guest).
+ */
 int sivshm_port_is_alive(struct sivshm_port *p);
 
 /* The worker's end */
@@ -89,7 +93,8 @@ int sivshm_port_is_alive(struct sivshm_port *p);
  * vfio-pci, else by sysfs), or NULL: what the environment variable SIVSHM says, or else the only
  * ivshmem device of this machine. Waits for the manager's greeting up to @timeout_ms. Returns 0
  * and *@out, -ETIMEDOUT, -EPROTO (what came is no greeting of this protocol), -ENODEV (nothing to
- * open), -EINVAL, or another negative errno. The socket of "fd:N" is the port's from here on.
+ * open), -ECONNRESET (the manager has hung up, or does not want this process), -EINVAL, or another
+ * negative errno. The socket of "fd:N" is the port's from here on, and closed on errors.
  */
 int sivshm_open(const char *where, int timeout_ms, struct sivshm_port **out);
 /* Ends a port of sivshm_open(): for the manager the worker is gone. */
@@ -109,7 +114,7 @@ struct sivshm_manager_opts {
 /* @opts may be NULL. Returns 0 and *@out, -EINVAL, -ENOMEM, or -ENOSYS (a kernel that is too old).
  */
 int sivshm_manager_create(const struct sivshm_manager_opts *opts, struct sivshm_manager **out);
-/* Removes all workers. */
+/* Removes all workers. Not from a callback. */
 void sivshm_manager_destroy(struct sivshm_manager *m);
 /* All segments lie in this range, each aligned to its size; between them is nothing to be read. */
 void *sivshm_manager_base(const struct sivshm_manager *m);
@@ -119,7 +124,8 @@ int sivshm_manager_fd(const struct sivshm_manager *m);
 /*
  * Waits up to @timeout_ms (0: not at all; negative: for ever) for workers that come, ring or go,
  * and calls their callbacks, which may add and remove workers. However much one worker rings, each
- * has its turn. Returns how many callbacks were called, or a negative errno.
+ * has its turn. Returns how many callbacks were called, which may be none, or a negative errno:
+ * -EINTR (a signal came), -EBUSY (from a callback).
  */
 int sivshm_manager_dispatch(struct sivshm_manager *m, int timeout_ms);
 
@@ -129,7 +135,11 @@ struct sivshm_worker_opts {
 	unsigned vectors;       /* 1 to SIVSHM_VECTORS_MAX */
 	/* Ask for transparent huge pages; the kernel's shmem_enabled has to allow advice. */
 	bool huge_pages;
-	/* The caller waits for rings itself, by sivshm_port_fd(): rung is not called. */
+	/*
+	 * The caller waits for rings itself, by sivshm_port_fd(): rung is not called. Such a
+	 * descriptor has to leave the caller's epoll set before the worker is removed, as the
+	 * worker may have it still.
+	 */
 	bool own_rings;
 	/* From sivshm_manager_dispatch(); each may be NULL. */
 	void (*joined)(struct sivshm_worker *w, void *arg); /* one has connected to its path */
@@ -159,7 +169,9 @@ size_t sivshm_worker_offset(const struct sivshm_worker *w);
 /*
  * The worker's end of a socket into which all of the handshake has been written: for QEMU's
  * `-chardev socket,fd=N` or sivshm_open("fd:N"). The caller's, with close-on-exec, once: then
- * -EALREADY, also after sivshm_worker_listen().
+ * -EALREADY, also after sivshm_worker_listen(). When the worker has it, the caller's copy has to be
+ * closed, or else its end would not be seen. -ETOOMANYREFS: more descriptors are under way in
+ * sockets than this user may have open.
  */
 int sivshm_worker_take_socket(struct sivshm_worker *w);
 
@@ -172,8 +184,9 @@ struct sivshm_credentials {
 /*
  * Lets one process connect to the UNIX socket @path, which is made with mode @mode and removed with
  * the worker. Others, those that the kernel does not vouch to be as @who (NULL: of this process's
- * user) says, are turned away without a byte. Returns 0, -EADDRINUSE (somebody listens there, or
- * something other than a socket is there), -EALREADY, -ENAMETOOLONG, or another negative errno.
+ * user) says, are turned away without a byte, and so is whoever comes after the first. Returns 0,
+ * -EADDRINUSE (somebody listens there, or something other than a socket is there), -EALREADY,
+ * -ENAMETOOLONG, or another negative errno.
  */
 int sivshm_worker_listen(struct sivshm_worker *w, const char *path, mode_t mode,
 			 const struct sivshm_credentials *who);

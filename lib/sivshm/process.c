@@ -86,10 +86,13 @@ static int map_memory(struct sivshm_port *port, int fd)
 		return -EPROTO;
 	port->size = (size_t)st.st_size;
 	port->memory = mmap(NULL, port->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (port->memory != MAP_FAILED)
-		return 0;
-	port->memory = NULL;
-	return errno == EACCES || errno == EPERM ? -EPROTO : -errno;
+	if (port->memory == MAP_FAILED) {
+		port->memory = NULL;
+		return errno == EACCES || errno == EPERM ? -EPROTO : -errno;
+	}
+	/* What this program starts is not the worker. */
+	madvise(port->memory, port->size, MADV_DONTFORK);
+	return 0;
 }
 
 static int receive_memory(struct sivshm_port *port, int socket, int64_t deadline)

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { KIB = 1024, BYTES = 64 * KIB, VECTORS = 3 };
@@ -38,6 +39,25 @@ static void shares_memory_both_ways(void **state)
 	assert_int_equal(here[0], 2);
 	sivshm_port_close(p);
 	sivshm_port_close(NULL);
+}
+
+static void leaves_children_without(void **state)
+{
+	struct desk *desk = *state;
+	struct sivshm_worker *w;
+	struct sivshm_port *p = desk_hire(desk, BYTES, VECTORS, &w);
+	pid_t child;
+	int ends[2], status;
+
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(write(ends[1], sivshm_port_memory(p), 1), 1);
+	child = fork();
+	if (child == 0)
+		_exit(write(ends[1], sivshm_port_memory(p), 1) == 1 || sivshm_port_ring(p, 0) == 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(close(ends[0]) | close(ends[1]), 0);
+	sivshm_port_close(p);
 }
 
 /* Every doorbell is one's own, both ways, and is rung and taken once. */
@@ -478,6 +498,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_setup, desk_teardown)
 		TEST(shares_memory_both_ways),
+		TEST(leaves_children_without),
 		TEST(rings_both_ways),
 		TEST(rings_from_any_thread),
 		TEST(sleeps_until_it_is_rung),

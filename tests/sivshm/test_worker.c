@@ -54,6 +54,8 @@ static void cannot_cut_its_segment(void **state)
 	assert_int_equal(errno, EPERM);
 	assert_int_equal(fallocate(bare.memfd, 0, 0, 2 * BYTES), -1);
 	assert_int_equal(errno, EPERM);
+	assert_int_equal(fallocate(bare.memfd, FALLOC_FL_KEEP_SIZE, BYTES, BYTES), -1);
+	assert_int_equal(errno, EPERM);
 	memset(memory_of(w), 1, BYTES);
 	desk_drop(&bare);
 }
