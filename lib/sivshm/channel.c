@@ -334,28 +334,32 @@ static struct place find_place(const struct sivshm_channel *c, size_t bytes)
 	}
 }
 
-/* Whether the other side has consumed up to @wanted, as far as has been seen. Returns 1, 0 or
- * -EPROTO. */
-static int look_for_room(struct sivshm_channel *c, int64_t wanted)
+/* Bytes of the ring that must be free, with the next header's. */
+static size_t needs(const struct place *to)
+{
+	return to->skip + to->lead + to->room + CHANNEL_WORD;
+}
+
+/* Whether so much is free, as far as is known. */
+static bool has_room(const struct sivshm_channel *c, size_t needed)
+{
+	return c->tx.sent - c->tx.consumed + needed <= c->size;
+}
+
+/* Looks what was consumed, if need be. Returns 1, 0 or -EPROTO. */
+static int look_for_room(struct sivshm_channel *c, size_t needed)
 {
 	struct sender *tx = &c->tx;
 	uint64_t consumed;
 
-	if (wanted <= (int64_t)tx->consumed)
+	if (has_room(c, needed))
 		return 1;
 	/* Acquire: pairs with the release in tell(): what it has read is not overwritten before. */
 	consumed = atomic_load_explicit(&tx->other->consumed, memory_order_acquire);
 	if (consumed < tx->consumed || consumed > tx->sent)
 		return fail(c);
 	tx->consumed = consumed;
-	return wanted <= (int64_t)consumed;
-}
-
-/* What must have been consumed before @to can be written to. Negative or 0: nothing. */
-static int64_t room_at(const struct sivshm_channel *c, const struct place *to)
-{
-	return (int64_t)(c->tx.sent + to->skip + to->lead + to->room + CHANNEL_WORD) -
-	       (int64_t)c->size;
+	return has_room(c, needed);
 }
 
 int sivshm_channel_reserve(struct sivshm_channel *c, size_t bytes, void **out)
@@ -368,7 +372,7 @@ int sivshm_channel_reserve(struct sivshm_channel *c, size_t bytes, void **out)
 	if (bytes > c->max)
 		return -EMSGSIZE;
 	tx->place = find_place(c, bytes);
-	rc = look_for_room(c, room_at(c, &tx->place));
+	rc = look_for_room(c, needs(&tx->place));
 	tx->reserved = rc > 0;
 	if (rc <= 0)
 		return rc ? rc : -EAGAIN;
@@ -442,7 +446,6 @@ int sivshm_channel_send(struct sivshm_channel *c, const void *data, size_t bytes
 int sivshm_channel_arm_room(struct sivshm_channel *c, size_t bytes)
 {
 	struct place to;
-	int64_t wanted;
 	int rc;
 
 	if (c->broken)
@@ -450,15 +453,15 @@ int sivshm_channel_arm_room(struct sivshm_channel *c, size_t bytes)
 	if (bytes > c->max)
 		return -EMSGSIZE;
 	to = find_place(c, bytes);
-	wanted = room_at(c, &to);
-	rc = look_for_room(c, wanted);
+	rc = look_for_room(c, needs(&to));
 	if (rc)
 		return rc;
-	store(&c->tx.own->room_wanted, (uint64_t)wanted);
+	/* Not below zero: then there would be room. */
+	store(&c->tx.own->room_wanted, c->tx.sent + needs(&to) - c->size);
 	/* Full: the wish before the look; pairs with the fence in sivshm_channel_release() and
 	 * sivshm_channel_arm(). */
 	atomic_thread_fence(memory_order_seq_cst);
-	return look_for_room(c, wanted);
+	return look_for_room(c, needs(&to));
 }
 
 /* Receiving */
@@ -579,7 +582,10 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* One of the two that sleep: arms, and sleeps until that says 1. */
+/*
+ * One of the two that sleep: arms, and sleeps until that says 1. First it pushes: the other side
+ * might sleep until it gets what this one has not told it of.
+ */
 static int sleep_until(struct sivshm_channel *c, int timeout_ms,
 		       int (*arm)(struct sivshm_channel *c, size_t bytes), size_t bytes)
 {
@@ -590,6 +596,8 @@ static int sleep_until(struct sivshm_channel *c, int timeout_ms,
 		rc = arm(c, bytes);
 		if (rc || !left)
 			return rc;
+		/* That it is gone is found out below. */
+		sivshm_channel_push(c);
 		woken = sivshm_port_wait(c->port, c->vector, left);
 		if (woken < 0) {
 			/* Its last words may have come since. */

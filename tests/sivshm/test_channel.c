@@ -326,6 +326,23 @@ static void sleeping_tells_of_what_was_read(void **state)
 	close_channel();
 }
 
+static void nobody_sleeps_before_pushing(void **state)
+{
+	open_channel(SEGMENT);
+	assert_int_equal(sivshm_channel_arm(worker), 0);
+	send(manager, 0, 8);
+	assert_int_equal(sivshm_channel_wait(manager, 1), 0);
+	assert_int_equal(rings(pair.worker), 1);
+
+	check_next(worker, 0, 8);
+	assert_int_equal(sivshm_channel_arm(worker), 0);
+	while (sivshm_channel_arm_room(manager, 8))
+		send(manager, 1, 8);
+	assert_int_equal(sivshm_channel_wait_room(manager, 8, 1), 0);
+	assert_int_equal(rings(pair.worker), 2);
+	close_channel();
+}
+
 static void say_last_words(void)
 {
 	send(manager, 1, 8);
@@ -508,6 +525,7 @@ int main(void)
 		cmocka_unit_test(only_a_sleeper_is_rung_and_once),
 		cmocka_unit_test(a_sender_without_room_is_rung_when_there_is_some),
 		cmocka_unit_test(sleeping_tells_of_what_was_read),
+		cmocka_unit_test(nobody_sleeps_before_pushing),
 		cmocka_unit_test(waiting_ends),
 		cmocka_unit_test(a_worker_goes_on_where_another_ended),
 		cmocka_unit_test(what_was_not_given_back_comes_again),
