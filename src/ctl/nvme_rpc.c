@@ -411,12 +411,15 @@ static json_t *describe(const struct nvme_drive *d)
 {
 	const struct nvme_id_ctrl *id = nvme_ctrl_identity(nvme_drive_ctrl(d));
 
-	return json_pack("{s:s, s:[{s:s, s:{s:s, s:s}, s:i}], s:o, s:o, s:o, s:o}", "name",
-			 nvme_drive_name(d), "ctrlrs", "state", state_word(d), "trid", "trtype",
-			 "PCIe", "traddr", nvme_drive_address(d), "cntlid", (int)id->cntlid,
-			 "model_number", text_field(id->mn, sizeof(id->mn)), "serial_number",
-			 text_field(id->sn, sizeof(id->sn)), "firmware_revision",
-			 text_field(id->fr, sizeof(id->fr)), "bdevs", describe_bdevs(d));
+	return json_pack("{s:s, s:[{s:s, s:{s:s, s:s}, s:i}], s:o, s:o, s:o, s:i, s:i, s:o}",
+			 "name", nvme_drive_name(d), "ctrlrs", "state", state_word(d), "trid",
+			 "trtype", "PCIe", "traddr", nvme_drive_address(d), "cntlid",
+			 (int)id->cntlid, "model_number", text_field(id->mn, sizeof(id->mn)),
+			 "serial_number", text_field(id->sn, sizeof(id->sn)), "firmware_revision",
+			 text_field(id->fr, sizeof(id->fr)), "io_queues",
+			 (int)nvme_ctrl_queues(nvme_drive_ctrl(d)), "reactors_without_queue",
+			 nvme_drive_ready(d) ? (int)nvme_drive_queues_short(d) : 0, "bdevs",
+			 describe_bdevs(d));
 }
 
 struct listing {

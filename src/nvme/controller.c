@@ -671,6 +671,11 @@ const struct nvme_limits *nvme_ctrl_limits(const struct nvme_ctrl *c)
 	return &c->limits;
 }
 
+unsigned nvme_ctrl_queues(const struct nvme_ctrl *c)
+{
+	return c->queues_len - (c->home_queue ? 1 : 0);
+}
+
 bool nvme_ctrl_has_write_cache(const struct nvme_ctrl *c)
 {
 	return __atomic_load_n(&c->write_cache, __ATOMIC_RELAXED);

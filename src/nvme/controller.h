@@ -143,6 +143,8 @@ struct reactor *nvme_ctrl_home(const struct nvme_ctrl *c);
 const struct nvme_id_ctrl *nvme_ctrl_identity(const struct nvme_ctrl *c);
 /* Valid from the first time it is live. */
 const struct nvme_limits *nvme_ctrl_limits(const struct nvme_ctrl *c);
+/* How many reactors can have a queue at a time. Valid from the first time it is live. */
+unsigned nvme_ctrl_queues(const struct nvme_ctrl *c);
 /* Whether a completed write may be lost with the power until a Flush. From any thread. */
 bool nvme_ctrl_has_write_cache(const struct nvme_ctrl *c);
 /* NULL: there is none with that number. Home reactor. */

@@ -224,6 +224,10 @@ static void settle(struct nvme_drive *d)
 	d->phase = READY;
 	d->attach = NULL;
 	log_info("drive %s attached (%s)", d->name, d->address.text);
+	if (nvme_drive_queues_short(d))
+		log_warning("drive %s has queues for %u of %u reactors: disks on it that need the "
+			    "others do not connect (start sluiced with a smaller --cpumask)",
+			    d->name, nvme_ctrl_queues(d->ctrl), d->all->reactors);
 	attach->done(attach, 0, d, NULL);
 }
 
@@ -633,6 +637,13 @@ bool nvme_drive_ready(const struct nvme_drive *d)
 bool nvme_drive_held(const struct nvme_drive *d)
 {
 	return d->held;
+}
+
+unsigned nvme_drive_queues_short(const struct nvme_drive *d)
+{
+	unsigned queues = nvme_ctrl_queues(d->ctrl), reactors = d->all->reactors;
+
+	return reactors > queues ? reactors - queues : 0;
 }
 
 struct nvme_ctrl *nvme_drive_ctrl(const struct nvme_drive *d)

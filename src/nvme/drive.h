@@ -81,6 +81,11 @@ const char *nvme_drive_address(const struct nvme_drive *d);
 bool nvme_drive_ready(const struct nvme_drive *d);
 /* Kept from disks, as its attaching or detaching is not settled yet. */
 bool nvme_drive_held(const struct nvme_drive *d);
+/*
+ * How many of the reactors that do I/O find no queue of the drive's: disks whose own queues are
+ * served there do not connect. Of a drive that is ready.
+ */
+unsigned nvme_drive_queues_short(const struct nvme_drive *d);
 struct nvme_ctrl *nvme_drive_ctrl(const struct nvme_drive *d);
 
 #endif

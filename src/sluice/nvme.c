@@ -120,6 +120,9 @@ static void add_drive(const struct claim_drive *d, void *arg)
 	if (entry && controller) {
 		json_object_set_new(entry, "state", json_string(controller_state(controller)));
 		json_object_set(entry, "bdevs", json_object_get(controller, "bdevs"));
+		json_object_set(entry, "io_queues", json_object_get(controller, "io_queues"));
+		json_object_set(entry, "reactors_without_queue",
+				json_object_get(controller, "reactors_without_queue"));
 	}
 	json_array_append_new(call->list, entry);
 }
@@ -186,6 +189,13 @@ static void add_row(struct table *t, const json_t *drive)
 	table_cell(t, "%s", contents);
 	if (json_object_get(drive, "state") && strcmp(client_text(drive, "state"), "enabled"))
 		table_note(t, "state: %s", client_text(drive, "state"));
+	if (client_number(drive, "reactors_without_queue") > 0)
+		table_note(t,
+			   "it has queues for %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT
+			   " serving threads: disks on it that need the others do not connect",
+			   client_number(drive, "io_queues"),
+			   client_number(drive, "io_queues") +
+				   client_number(drive, "reactors_without_queue"));
 	if (json_object_get(drive, "kept_as"))
 		table_note(t, "kept as %s, and not attached at the start: see the log of sluiced",
 			   client_text(drive, "kept_as"));

@@ -122,6 +122,23 @@ static void a_drive_left_running_is_stopped(void **state)
 	service_end();
 }
 
+static void too_few_queues_are_said(void **state)
+{
+	service_start();
+	attach_drive();
+	service_prints("nvme list", "serving threads", false);
+	free(service_command("nvme detach nvme0"));
+	service_end();
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		skip();
+	drive->io_queues = 1;
+	service.more = (const char *const[]){"--cpumask", "3", NULL};
+	service_start();
+	attach_drive();
+	service_prints("nvme list", "\n it has queues for 1 of 2 serving threads: ", true);
+	service_end();
+}
+
 /* A driver that has it has reset it, but for one that does nothing to what it has. */
 static void a_drive_left_running_and_hidden_is_not_forgotten(void **state)
 {
@@ -224,6 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_guest_is_served_and_a_successor_goes_on),
 		TEST(a_drive_left_running_is_stopped),
+		TEST(too_few_queues_are_said),
 		TEST(a_drive_left_running_and_hidden_is_not_forgotten),
 		TEST(without_a_ledger_there_are_no_drives),
 		TEST(a_drive_that_is_not_there_is_kept),

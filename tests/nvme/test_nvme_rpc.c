@@ -23,6 +23,8 @@
 
 #define ADDRESS "0000:00:04.0"
 
+enum { REACTORS = 3 }; /* that are said to be there; none is needed */
+
 static struct world {
 	struct harness h;
 	char dir[96], state[128];
@@ -102,7 +104,7 @@ static void start(void)
 	w.model_poller = (struct poller){.name = "model", .poll = poll_model, .arm = arm_model};
 	reactor_poller_add(w.h.reactor, &w.model_poller);
 	assert_int_equal(config_create(w.state, w.h.reactor, w.h.helpers, &w.config, &err), 0);
-	assert_int_equal(nvme_drives_create(&ways, w.h.reactor, 1, &w.drives), 0);
+	assert_int_equal(nvme_drives_create(&ways, w.h.reactor, REACTORS, &w.drives), 0);
 	w.rpc = (struct nvme_rpc){.drives = w.drives, .config = w.config, .control = w.h.reactor};
 	nvme_rpc_init(&w.rpc);
 	assert_int_equal(config_load(w.config, bdev_rpc_create, &err), 0);
@@ -311,6 +313,23 @@ static void test_way_of_a_drive(void **state)
 	expect_error("bdev create nvme fast 0000:00:05.0", "there is a drive \"fast\" already");
 }
 
+static void test_fewer_queues_than_reactors(void **state)
+{
+	w.model.io_queues = REACTORS;
+	expect_output("bdev create nvme " ADDRESS, "attached");
+	expect_output("rpc bdev_nvme_get_controllers", "\"io_queues\": 3,");
+	expect_output("rpc bdev_nvme_get_controllers", "\"reactors_without_queue\": 0,");
+	expect_output("nvme detach nvme0", "detached");
+	w.model.io_queues = 1;
+	expect_output("bdev create nvme " ADDRESS, "attached");
+	expect_output("rpc bdev_nvme_get_controllers", "\"io_queues\": 1,");
+	expect_output("rpc bdev_nvme_get_controllers", "\"reactors_without_queue\": 2,");
+	expect_output("nvme detach nvme0", "detached");
+	w.model.io_queues = REACTORS + 1;
+	expect_output("bdev create nvme " ADDRESS, "attached");
+	expect_output("rpc bdev_nvme_get_controllers", "\"io_queues\": 4,");
+}
+
 static void test_hostile_parameters(void **state)
 {
 	static const struct {
@@ -517,6 +536,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_way_of_a_drive, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_fewer_queues_than_reactors, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_parameters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_next_daemon, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
