@@ -57,7 +57,7 @@ static int receive(struct sivshm_items *s, struct sivshm_items_head *head, const
 		rc = sivshm_channel_wait(s->channel, timeout_ms);
 		if (!rc && timeout_ms >= 0)
 			return -ETIMEDOUT;
-		if (rc < 0)
+		if (rc < 0 && rc != -EINTR)
 			break;
 	}
 	if (rc < 0)
@@ -87,7 +87,7 @@ static int send_message(struct sivshm_items *s, uint32_t kind, uint32_t code, co
 		rc = sivshm_channel_push(s->channel);
 		if (!rc)
 			rc = sivshm_channel_wait_room(s->channel, HEAD + bytes, -1);
-		if (rc < 0)
+		if (rc < 0 && rc != -EINTR)
 			break;
 	}
 	if (rc < 0)
@@ -124,7 +124,7 @@ static int attach(struct sivshm_items *s, int timeout_ms)
 		if (timeout_ms >= 0 && waited >= timeout_ms)
 			return -ETIMEDOUT;
 		rc = sivshm_port_wait(s->port, 0, 10);
-		if (rc < 0)
+		if (rc < 0 && rc != -EINTR)
 			return rc;
 		waited += rc ? 1 : 10;
 	}

@@ -295,7 +295,7 @@ int crew_poll(struct crew *crew, struct pollfd *extra, int timeout_ms)
 	if (crew->polls[1].revents && read(crew->signals, &info, sizeof(info)) == sizeof(info))
 		crew->signal = (int)info.ssi_signo;
 	rc = crew->polls[0].revents ? sivshm_manager_dispatch(crew->manager, 0) : 0;
-	if (rc < 0)
+	if (rc < 0 && rc != -EINTR)
 		return say_failure("cannot wait for the workers: %s", strerror(-rc));
 	for (unsigned i = 0; i < crew->opts.workers; i++)
 		serve_member(&crew->members[i],

@@ -176,6 +176,20 @@ static void shares(const struct tool *t, unsigned *n)
 		n[*at - '0']++;
 }
 
+/* Signals that a worker handles itself are no end of it. */
+static void test_signals_in_a_worker(void **state)
+{
+	struct tool t;
+
+	tool_start(&t, DISTRIBUTE("--workers", "1", "--batch", "1", "--", tool_worker(), "alarms"));
+	assert_int_equal(write(t.in, "first\n", 6), 6);
+	tool_await(&t, "first\n");
+	usleep(50000);
+	assert_int_equal(tool_finish(&t, "second\n", 7), 0);
+	assert_string_equal(t.out.data, "first\nsecond\n");
+	tool_free(&t);
+}
+
 static void test_round_robin(void **state)
 {
 	struct tool t;
@@ -292,6 +306,7 @@ static void test_files_that_cannot_be_read(void **state)
 			 1);
 	assert_string_equal(t.out.data, "good\n");
 	assert_non_null(strstr(t.err.data, "cannot read '/proc/self/mem'"));
+	assert_int_equal(tool_count(t.err.data, ": incomplete\n"), 1);
 	tool_free(&t);
 	assert_int_equal(
 		tool_run(&t, DISTRIBUTE("--workers", "2", "--files", "--", tool_worker(), "echo"),
@@ -475,19 +490,17 @@ static void test_output_that_is_full(void **state)
 	tool_free(&t);
 }
 
-/* A reader that takes its time makes no worker a sluggard. */
+/* A reader that takes its time makes no worker a sluggard, least of all one whose turn was before
+ * that of the one whose results nobody took. */
 static void test_slow_output(void **state)
 {
 	struct tool t;
-	ssize_t taken;
 
-	tool_start(&t, DISTRIBUTE("--workers", "3", "--stall", "1", "--batch", "8000", "--",
-				  tool_worker(), "echo"));
-	/* As much as there is room for; the rest follows. */
-	taken = write(t.in, lines, lines_bytes);
-	assert_true(taken > 0);
+	tool_start(&t, DISTRIBUTE("--workers", "8", "--stall", "1", "--batch", "1500", "--lines",
+				  tool_write("lines", lines, lines_bytes), "--", tool_worker(),
+				  "echo"));
 	sleep(3);
-	assert_int_equal(tool_finish(&t, lines + taken, lines_bytes - (size_t)taken), 0);
+	assert_int_equal(tool_finish(&t, NULL, 0), 0);
 	assert_string_equal(t.err.data, "");
 	check_lines(&t.out);
 	tool_free(&t);
@@ -514,6 +527,7 @@ int main(void)
 		cmocka_unit_test(test_large_items),
 		cmocka_unit_test(test_nothing_is_no_error),
 		cmocka_unit_test(test_a_slow_input),
+		cmocka_unit_test(test_signals_in_a_worker),
 		cmocka_unit_test(test_round_robin),
 		cmocka_unit_test(test_hash),
 		cmocka_unit_test(test_files),

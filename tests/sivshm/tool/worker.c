@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "sivshm.h"
@@ -104,7 +105,9 @@ static void copy_data(struct sivshm_items *s)
 
 	while ((rc = sivshm_items_read(s, &data, &bytes)) == 1)
 		need(sivshm_items_write(s, data, bytes), "write");
-	if (rc != -EIO)
+	if (rc == -EIO)
+		fprintf(stderr, "incomplete\n");
+	else
 		need(rc, "read");
 }
 
@@ -139,6 +142,20 @@ static void answer(struct sivshm_items *s, const struct sivshm_item *item, const
 	raise(strcmp(mode, "die") ? SIGSTOP : SIGKILL);
 }
 
+static void on_alarm(int number)
+{
+}
+
+/* A signal that interrupts whatever waits, a thousand times a second. */
+static void start_alarms(void)
+{
+	const struct sigaction action = {.sa_handler = on_alarm};
+	const struct itimerval often = {{.tv_usec = 1000}, {.tv_usec = 1000}};
+
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+}
+
 static int work(const char *mode)
 {
 	struct sivshm_items *s = NULL;
@@ -147,6 +164,8 @@ static int work(const char *mode)
 	int rc;
 
 	need(sivshm_items_open(NULL, OPEN_MS, &s), "open");
+	if (!strcmp(mode, "alarms"))
+		start_alarms();
 	while ((rc = sivshm_items_next(s, &item)) == 1) {
 		answer(s, &item, mode, ++nth);
 		if (!strcmp(mode, "slow"))
