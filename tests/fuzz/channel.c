@@ -25,6 +25,7 @@ static struct sivshm_channel *side, *honest;
 static unsigned who;
 static bool broken, lied;
 static size_t reserved;
+static size_t next_at; /* where the next header is, as far as is known */
 static volatile uint64_t sum;
 
 void fuzz_fail(const char *fmt, ...)
@@ -76,6 +77,7 @@ static void receive(void)
 	if (judge(sivshm_channel_receive(side, &data, &bytes)) != 1)
 		return;
 	check_inside(data, bytes, !who);
+	next_at = (size_t)((const uint8_t *)data + bytes - ring(!who) + 7) / 8 * 8 % RING_BYTES;
 	for (size_t i = 0; i < bytes; i++)
 		sum += ((const volatile uint8_t *)data)[i];
 }
@@ -219,7 +221,11 @@ static void play(const struct fuzz_record *rec)
 		uint64_t h = header_of(rec);
 
 		lied = true;
-		memcpy(ring(!who) + (rec->target | (size_t)rec->what << 8) * 8 % RING_BYTES, &h, 8);
+		/* A place that the side looks at next, or any. */
+		memcpy(ring(!who) + (rec->run % 4 ? next_at
+						  : (rec->target | (size_t)rec->what << 8) * 8 %
+							    RING_BYTES),
+		       &h, 8);
 		break;
 	}
 	default:
@@ -242,7 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	side = who == CHANNEL_MANAGER ? manager : worker;
 	honest = who == CHANNEL_MANAGER ? worker : manager;
 	broken = lied = false;
-	reserved = 0;
+	reserved = next_at = 0;
 	for (size_t at = FUZZ_RECORD_BYTES; side && at + sizeof(rec) <= size; at += sizeof(rec)) {
 		memcpy(&rec, data + at, sizeof(rec));
 		play(&rec);
