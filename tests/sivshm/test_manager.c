@@ -8,10 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { KIB = 1024, MIB = 1024 * KIB };
+
+/* Whether nothing can be mapped over something, as when a process has too many mappings. */
+static bool stuck;
+
+void *__real_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
+void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
+
+void *__wrap_mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	if (!stuck || !at || prot != PROT_NONE)
+		return __real_mmap64(at, bytes, prot, flags, fd, offset);
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
 
 /* Whether a byte of this process can be read, which the kernel tries without a signal. */
 static bool is_readable(const void *at)
@@ -127,6 +142,31 @@ static void lays_segments_side_by_side(void **state)
 	sivshm_worker_remove(w[2]);
 	assert_false(is_readable(base + 8 * KIB));
 	assert_int_equal(sivshm_worker_offset(desk_add(desk, 8 * KIB, 1)), 8 * KIB);
+}
+
+/* A place that cannot be emptied is not given to another before it is. */
+static void keeps_a_place_that_is_stuck(void **state)
+{
+	struct desk *desk = *state;
+	struct sivshm_worker *w[3] = {desk_add(desk, MIB, 1), desk_add(desk, MIB, 1)};
+	unsigned before = desk_fds();
+
+	stuck = true;
+	sivshm_worker_remove(w[0]);
+	/* All else of it is gone. */
+	assert_int_equal(before - desk_fds(), 4);
+	w[2] = desk_add(desk, MIB, 1);
+	assert_int_equal(sivshm_worker_offset(w[2]), 2 * MIB);
+	sivshm_worker_remove(w[1]);
+	stuck = false;
+	assert_int_equal(sivshm_worker_offset(desk_add(desk, MIB, 1)), 0);
+	assert_int_equal(sivshm_worker_offset(desk_add(desk, MIB, 1)), MIB);
+	stuck = true;
+	sivshm_worker_remove(w[2]);
+	/* The manager's end takes the range as it is. */
+	sivshm_manager_destroy(desk->manager);
+	stuck = false;
+	assert_int_equal(sivshm_manager_create(NULL, &desk->manager), 0);
 }
 
 static void fits_one_as_large_as_the_range(void **state)
@@ -382,6 +422,7 @@ int main(void)
 		TEST(takes_defaults),
 		TEST(leaves_nothing_behind),
 		TEST(lays_segments_side_by_side),
+		TEST(keeps_a_place_that_is_stuck),
 		TEST(fits_one_as_large_as_the_range),
 		TEST(gives_each_new_ids),
 		TEST(leaves_children_without),
