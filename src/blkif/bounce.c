@@ -277,7 +277,7 @@ bool blkif_bounce_take(struct blkif_io *io)
 		pages = io->req.indirect
 				? io->req.nr_segments
 				: (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
-	if (!hold_pages(io->queue, pages + meta))
+	if (pages + meta && !hold_pages(io->queue, pages + meta))
 		return false;
 	io->segments = io->direct_segments;
 	io->pages = io->direct_pages;
@@ -290,7 +290,8 @@ bool blkif_bounce_take(struct blkif_io *io)
 		io->pages = refs->pages;
 		io->iov = ((union blkif_indirect_places *)io->meta[1])->iov;
 	}
-	page_pool_take(pool, io->pages, pages);
+	if (pages)
+		page_pool_take(pool, io->pages, pages);
 	io->nr_pages = (uint16_t)pages;
 	return true;
 }

@@ -155,7 +155,7 @@ static int queue_poll(struct poller *p)
 	q->empty_rings = 0;
 	if (pending > TAKE_BUDGET)
 		pending = TAKE_BUDGET;
-	now_ns = clock_now_ns();
+	now_ns = reactor_now_ns(blkif_engine_reactor(q->opts.engine));
 	for (taken = 0; taken < pending && !q->barrier && !throttle(q, now_ns); taken++)
 		take_one(q, now_ns);
 	return taken;
