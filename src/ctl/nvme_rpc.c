@@ -302,6 +302,56 @@ static void handle_detach(struct rpc_request *req, const json_t *params, void *a
 	config_submit(c->rpc->config, &c->change);
 }
 
+/* Looking at its partitions anew */
+
+struct rescan {
+	struct nvme_rescan rescan;
+	struct rpc_request *req;
+	const struct nvme_drive *drive;
+};
+
+static void rescanned(struct nvme_rescan *nr, int rc, const struct err *err)
+{
+	struct rescan *r = container_of(nr, struct rescan, rescan);
+
+	if (rc)
+		rpc_fail(r->req, rc, "%s", err->text);
+	else
+		rpc_reply(r->req, describe_bdevs(r->drive));
+	free(r);
+}
+
+static void handle_rescan(struct rpc_request *req, const json_t *params, void *arg)
+{
+	struct nvme_rpc *n = arg;
+	struct spec spec = {0};
+	struct nvme_drive *d;
+	struct rescan *r;
+	struct err err;
+	int rc;
+
+	if (!rpc_decode(req, params, name_fields, 1, &spec))
+		return;
+	d = nvme_drive_find(n->drives, spec.name);
+	if (!d) {
+		rpc_fail(req, no_drive(spec.name, &err), "%s", err.text);
+		return;
+	}
+	r = calloc(1, sizeof(*r));
+	if (!r) {
+		rpc_fail(req, RPC_INTERNAL_ERROR, "out of memory");
+		return;
+	}
+	r->req = req;
+	r->drive = d;
+	r->rescan.done = rescanned;
+	rc = nvme_drive_rescan(d, &r->rescan, &err);
+	if (rc) {
+		rpc_fail(req, rc, "%s", err.text);
+		free(r);
+	}
+}
+
 /* The file */
 
 static json_t *describe_params(const struct nvme_drive *d)
@@ -626,6 +676,7 @@ int nvme_rpc_register(struct rpc_server *s, struct nvme_rpc *n)
 	static const struct rpc_method methods[] = {
 		{ATTACH, handle_attach},
 		{"bdev_nvme_detach_controller", handle_detach},
+		{"bdev_nvme_rescan_controller", handle_rescan},
 		{"bdev_nvme_get_controllers", handle_get},
 		{"bdev_nvme_get_controller_health_info", handle_health},
 	};

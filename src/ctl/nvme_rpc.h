@@ -4,6 +4,7 @@
  *
  *   bdev_nvme_attach_controller           {name, trtype = "PCIe", traddr}  -> names of its bdevs
  *   bdev_nvme_detach_controller           {name}                           -> true
+ *   bdev_nvme_rescan_controller           {name}                           -> names of its bdevs
  *   bdev_nvme_get_controllers             {name?}                          -> array
  *   bdev_nvme_get_controller_health_info  {name}                           -> object
  *

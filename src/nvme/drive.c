@@ -50,7 +50,8 @@ struct nvme_drive {
 	struct list spaces;
 	unsigned reading; /* partition tables */
 	struct nvme_attach *attach;
-	int rc; /* why it could not be attached */
+	struct nvme_rescan *rescan;
+	int rc; /* why it could not be attached, or the last rescan failed */
 	struct err err;
 	void (*detached)(void *arg);
 	void *detached_arg;
@@ -202,12 +203,26 @@ static void delete_spaces(struct nvme_drive *d)
 
 /* What is on it */
 
+static void finish_rescan(struct nvme_drive *d)
+{
+	struct nvme_rescan *rescan = d->rescan;
+	struct err err = d->err;
+	int rc = d->rc;
+
+	if (!rescan)
+		return;
+	d->rescan = NULL;
+	d->rc = 0;
+	rescan->done(rescan, rc, &err);
+}
+
 static void settle(struct nvme_drive *d)
 {
 	struct nvme_attach *attach = d->attach;
 
 	if (d->reading)
 		return;
+	finish_rescan(d);
 	if (d->all->stopping && d->phase < STOPPING) {
 		if (attach)
 			d->rc = err_set(&d->err, -ECANCELED, "sluiced is ending");
@@ -231,34 +246,94 @@ static void settle(struct nvme_drive *d)
 	attach->done(attach, 0, d, NULL);
 }
 
+/* Whether @b is the bdev of this partition, where that lies now. */
+static bool is_part(const struct bdev *b, const struct gpt_part *p)
+{
+	uint32_t block_size = b->limits.block_size;
+
+	return b->part == p->number && bdev_nvme_start(b) == p->first * block_size &&
+	       b->size == p->blocks * block_size;
+}
+
+/* Deletes the bdevs of partitions that are gone, or lie elsewhere; those in use stay. */
+static void drop_parts(struct space *s, const struct gpt_part *parts, int n)
+{
+	struct bdev *b = bdev_next(NULL), *next;
+
+	for (; b; b = next) {
+		bool there = false;
+
+		next = bdev_next(b);
+		if (b->whole != s->bdev)
+			continue;
+		for (int i = 0; i < n && !there; i++)
+			there = is_part(b, &parts[i]);
+		if (!there && bdev_delete(b->name, NULL))
+			log_warning("bdev \"%s\" is in use, and its partition is gone or lies "
+				    "elsewhere: it stays as it is until the next look at the table",
+				    b->name);
+	}
+}
+
+/* The bdev of a partition that has @p's number or some of its blocks; NULL: there is none. */
+static struct bdev *find_rival(const struct space *s, const struct gpt_part *p)
+{
+	uint64_t start = p->first * s->bdev->limits.block_size;
+	uint64_t end = start + p->blocks * s->bdev->limits.block_size;
+
+	for (struct bdev *b = bdev_next(NULL); b; b = bdev_next(b)) {
+		if (b->whole == s->bdev &&
+		    (b->part == p->number ||
+		     (bdev_nvme_start(b) < end && start < bdev_nvme_start(b) + b->size)))
+			return b;
+	}
+	return NULL;
+}
+
+static void add_part(struct space *s, const struct gpt_part *p)
+{
+	uint32_t block_size = s->bdev->limits.block_size;
+	struct bdev *part = find_rival(s, p);
+	char name[sizeof(s->bdev->name)];
+	struct err err;
+	int rc = 0;
+
+	snprintf(name, sizeof(name), "%.51sp%u", s->bdev->name, p->number);
+	if (!part)
+		rc = bdev_nvme_create_part(name, s->bdev, p->first * block_size,
+					   p->blocks * block_size, &part, &err);
+	else if (!is_part(part, p))
+		rc = err_set(&err, -EBUSY, "bdev \"%s\", which is in use, was there before",
+			     part->name);
+	if (rc) {
+		log_error("partition %s cannot be served: %s", name, err.text);
+		return;
+	}
+	strcpy(part->owner, s->drive->name);
+	part->part = p->number;
+	strcpy(part->label, p->name);
+}
+
 static void table_read(void *arg, int rc, const struct gpt_part *parts, unsigned refused,
 		       const struct err *err)
 {
 	struct space *s = arg;
 	struct nvme_drive *d = s->drive;
-	uint32_t block_size = s->bdev->limits.block_size;
 
 	if (rc < 0)
 		log_error("%s", err->text);
+	if (rc < 0 && d->rescan) {
+		d->rc = rc;
+		d->err = *err;
+	}
 	if (refused)
 		log_error("bdev \"%s\": %u partitions overlap, lie outside, or are too many, and "
 			  "are not served",
 			  s->bdev->name, refused);
-	for (int i = 0; i < rc; i++) {
-		char name[sizeof(s->bdev->name)];
-		struct bdev *part;
-		struct err why;
-
-		snprintf(name, sizeof(name), "%.51sp%u", s->bdev->name, parts[i].number);
-		if (bdev_nvme_create_part(name, s->bdev, parts[i].first * block_size,
-					  parts[i].blocks * block_size, &part, &why)) {
-			log_error("partition %s cannot be served: %s", name, why.text);
-			continue;
-		}
-		strcpy(part->owner, d->name);
-		part->part = parts[i].number;
-		strcpy(part->label, parts[i].name);
-	}
+	if (rc >= 0)
+		drop_parts(s, parts, rc);
+	for (int i = 0; i < rc; i++)
+		add_part(s, &parts[i]);
 	s->reading = false;
 	d->reading--;
 	release_space(s);
@@ -505,6 +580,33 @@ static int check_ready(const struct nvme_drive *d, struct err *err)
 		return err_set(err, -EBUSY,
 			       "drive %s is being attached, detached or looked at: try again",
 			       d->name);
+	return 0;
+}
+
+int nvme_drive_rescan(struct nvme_drive *d, struct nvme_rescan *r, struct err *err)
+{
+	struct list *pos;
+	int rc = check_ready(d, err);
+
+	if (rc)
+		return rc;
+	d->rescan = r;
+	/* Its own count, so that nothing is settled in between. */
+	d->reading++;
+	list_for_each (pos, &d->spaces) {
+		struct space *s = space_of(pos);
+
+		s->reading = true;
+		d->reading++;
+		rc = drive_table_read(s->bdev, d->all->control, table_read, s, &d->err);
+		if (!rc)
+			continue;
+		d->rc = rc;
+		s->reading = false;
+		d->reading--;
+	}
+	d->reading--;
+	settle(d);
 	return 0;
 }
 

@@ -71,6 +71,19 @@ void nvme_drive_release(struct nvme_drive *d);
  */
 int nvme_drive_detach(struct nvme_drive *d, void (*done)(void *arg), void *arg, struct err *err);
 
+struct nvme_rescan {
+	/* Once: 0, or a negative errno with the line in @err: a table could not be read. */
+	void (*done)(struct nvme_rescan *r, int rc, const struct err *err);
+};
+/*
+ * Reads the partition tables anew, also while disks use the drive: new partitions become bdevs, and
+ * bdevs of partitions that are gone or lie elsewhere go. Those that a disk uses stay as they are,
+ * and what would overlap them is not served. Namespaces whose table cannot be read stay as they
+ * are. @r->done is called later, perhaps before this returns. Returns 0 or -EBUSY (the drive is
+ * being attached, detached or looked at) with the line in @err.
+ */
+int nvme_drive_rescan(struct nvme_drive *d, struct nvme_rescan *r, struct err *err);
+
 /* NULL: there is none. */
 struct nvme_drive *nvme_drive_find(struct nvme_drives *ds, const char *name);
 /* All of them, oldest first: NULL starts, and ends. */

@@ -47,6 +47,10 @@ static const struct command commands[] = {
 	 nvme_command_release},
 	{"nvme show", "NAME|ADDRESS", "show an attached NVMe drive's health and errors", "",
 	 nvme_command_show},
+	{"nvme rescan", "NAME", "look at an attached NVMe drive's partitions anew",
+	 "New partitions become bdevs, and bdevs go whose partitions are gone or lie elsewhere.\n"
+	 "Those that a disk uses stay as they are.\n",
+	 nvme_command_rescan},
 	{"nvme detach", "NAME", "have the daemon let go of an NVMe drive",
 	 "The drive's bdevs go, none of which a disk may use. It stays claimed.\n",
 	 nvme_command_detach},

@@ -114,6 +114,7 @@ int nvme_command_list(struct client *c, int argc, char **argv);
 int nvme_command_claim(struct client *c, int argc, char **argv);
 int nvme_command_release(struct client *c, int argc, char **argv);
 int nvme_command_show(struct client *c, int argc, char **argv);
+int nvme_command_rescan(struct client *c, int argc, char **argv);
 int nvme_command_detach(struct client *c, int argc, char **argv);
 int sivshm_command_create(struct client *c, int argc, char **argv);
 int sivshm_command_delete(struct client *c, int argc, char **argv);

@@ -487,6 +487,28 @@ int nvme_command_detach(struct client *c, int argc, char **argv)
 	return 0;
 }
 
+int nvme_command_rescan(struct client *c, int argc, char **argv)
+{
+	const char *words[1];
+	json_t *result;
+	struct err err;
+	int rc;
+
+	rc = client_parse(c, argc, argv, NULL, 0, words, 1, 1);
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	if (client_call(c, "bdev_nvme_rescan_controller", json_pack("{s:s}", "name", words[0]),
+			c->drive_ms, &result, &err))
+		return client_fail(c, "%s", err.text);
+	if (c->json)
+		client_print_json(c, result);
+	for (size_t i = 0; i < json_array_size(result) && !c->json; i++)
+		text_print(c->out, "drive %s has bdev %s", words[0],
+			   json_string_value(json_array_get(result, i)));
+	json_decref(result);
+	return 0;
+}
+
 /* Health */
 
 /* Why nothing can be shown of a drive that the daemon does not have, and what to do. */

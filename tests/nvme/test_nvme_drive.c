@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bdev/bdev.h"
+#include "nvme/bdev_nvme.h"
 #include "nvme/drive.h"
 #include "stage.h"
 
@@ -234,15 +235,15 @@ static void put_header(uint8_t *disk, uint32_t block_size, uint64_t lba, uint64_
 	put(h + 16, crc32(h, 92), 4);
 }
 
-/* A table with partitions 1, of blocks 64 to 127, and 3, of 128 to 191, and the copy of it. */
-static void put_table(uint8_t *disk, uint32_t block_size)
-{
-	static const struct {
-		unsigned number;
-		uint64_t first, last;
-		char name;
-	} parts[] = {{1, 64, 127, 'a'}, {3, 128, 191, 'b'}};
+struct part {
+	unsigned number;
+	uint64_t first, last; /* blocks */
+	char name;
+};
 
+/* A table, and the copy of it. */
+static void put_parts(uint8_t *disk, uint32_t block_size, const struct part *parts, unsigned n)
+{
 	disk[446 + 4] = 0xee;
 	disk[446 + 8] = 1;
 	disk[510] = 0x55;
@@ -250,7 +251,8 @@ static void put_table(uint8_t *disk, uint32_t block_size)
 	for (int copy = 0; copy < 2; copy++) {
 		uint64_t entries_lba = copy ? BLOCKS - 20 : 2;
 
-		for (int i = 0; i < 2; i++) {
+		memset(disk + entries_lba * block_size, 0, 512);
+		for (unsigned i = 0; i < n; i++) {
 			uint8_t *e = disk + entries_lba * block_size + (parts[i].number - 1) * 128;
 
 			e[0] = 1;
@@ -260,6 +262,14 @@ static void put_table(uint8_t *disk, uint32_t block_size)
 		}
 		put_header(disk, block_size, copy ? BLOCKS - 1 : 1, entries_lba);
 	}
+}
+
+/* One with partitions 1, of blocks 64 to 127, and 3, of 128 to 191. */
+static void put_table(uint8_t *disk, uint32_t block_size)
+{
+	static const struct part parts[] = {{1, 64, 127, 'a'}, {3, 128, 191, 'b'}};
+
+	put_parts(disk, block_size, parts, 2);
 }
 
 /* The bytes of a namespace of the model, which makes them when they are first written otherwise. */
@@ -432,6 +442,110 @@ static void test_damaged_tables(void **state)
 	d = attach();
 	expect_no_parts();
 	nvme_drive_release(d);
+}
+
+static struct {
+	struct nvme_rescan rescan;
+	unsigned done;
+	int rc;
+	struct err err;
+} look;
+
+static void looked(struct nvme_rescan *r, int rc, const struct err *err)
+{
+	look.done++;
+	look.rc = rc;
+	if (rc)
+		look.err = *err;
+}
+
+static int rescan(struct nvme_drive *d)
+{
+	struct err err;
+
+	look.done = 0;
+	look.rescan.done = looked;
+	assert_int_equal(nvme_drive_rescan(d, &look.rescan, &err), 0);
+	/* Nothing else is begun meanwhile. */
+	assert_int_equal(nvme_drive_rescan(d, &look.rescan, &err), -EBUSY);
+	assert_int_equal(nvme_drive_hold(d, &err), -EBUSY);
+	stage_until(s, 200 * NSEC_PER_SEC, look.done);
+	assert_int_equal(look.done, 1);
+	return look.rc;
+}
+
+static void test_rescan(void **state)
+{
+	static const struct part second[] = {{2, 128, 191, 'c'}, {4, 192, 255, 'd'}};
+	static const struct part third[] = {{2, 64, 127, 'c'}, {4, 192, 255, 'e'}};
+	uint32_t block_size = *(uint32_t *)*state;
+	uint8_t *disk = disk_of(0);
+	struct bdev *three, *four;
+	struct nvme_drive *d;
+	struct err err;
+
+	put_table(disk, block_size);
+	d = attach();
+	nvme_drive_release(d);
+	three = bdev_find("nvme0n1p3");
+	assert_int_equal(bdev_claim(three, true, false, &err), 0);
+	/* As it was. */
+	assert_int_equal(rescan(d), 0);
+	expect_parts(block_size);
+	assert_ptr_equal(bdev_find("nvme0n1p3"), three);
+
+	/* What is in use stays, and what would share blocks with it is not there. */
+	put_parts(disk, block_size, second, 2);
+	assert_int_equal(rescan(d), 0);
+	assert_null(bdev_find("nvme0n1p1"));
+	assert_null(bdev_find("nvme0n1p2"));
+	assert_ptr_equal(bdev_find("nvme0n1p3"), three);
+	four = bdev_find("nvme0n1p4");
+	assert_non_null(four);
+	assert_int_equal(four->size, 64 * block_size);
+	assert_string_equal(four->owner, "nvme0");
+	bdev_release(three);
+	assert_int_equal(rescan(d), 0);
+	assert_null(bdev_find("nvme0n1p3"));
+	assert_int_equal(bdev_nvme_start(bdev_find("nvme0n1p2")), 128 * block_size);
+	assert_ptr_equal(bdev_find("nvme0n1p4"), four);
+
+	/* One lies elsewhere, one has another name. All of it belongs to a disk meanwhile. */
+	put_parts(disk, block_size, third, 2);
+	assert_int_equal(bdev_claim(bdev_find("nvme0n1"), true, false, &err), 0);
+	assert_int_equal(rescan(d), 0);
+	assert_int_equal(bdev_nvme_start(bdev_find("nvme0n1p2")), 64 * block_size);
+	assert_string_equal(bdev_find("nvme0n1p4")->label, "e");
+	assert_int_equal(bdev_claim(bdev_find("nvme0n1p2"), true, false, &err), -EBUSY);
+	bdev_release(bdev_find("nvme0n1"));
+
+	/* What cannot be read changes nothing. */
+	disk[block_size + 60] ^= 1;
+	disk[(BLOCKS - 1) * (uint64_t)block_size + 60] ^= 1;
+	assert_int_equal(rescan(d), -EINVAL);
+	assert_non_null(strstr(look.err.text, "the copy are damaged"));
+	assert_non_null(bdev_find("nvme0n1p2"));
+	/* No table at all has no partitions. */
+	disk[511] = 0;
+	assert_int_equal(rescan(d), 0);
+	expect_no_parts();
+	detach(d);
+}
+
+static void test_stop_ends_a_rescan(void **state)
+{
+	struct nvme_drive *d;
+	struct err err;
+
+	put_table(disk_of(0), 512);
+	d = attach();
+	nvme_drive_release(d);
+	look.done = 0;
+	look.rescan.done = looked;
+	assert_int_equal(nvme_drive_rescan(d, &look.rescan, &err), 0);
+	nvme_drives_stop(drives, note_all_stopped, NULL);
+	stage_until(s, 200 * NSEC_PER_SEC, all_stopped);
+	assert_int_equal(look.done, 1);
 }
 
 static void test_unreadable(void **state)
@@ -770,6 +884,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_attach, setup, teardown),
 		cmocka_unit_test_prestate_setup_teardown(test_partitions, setup, teardown, &small),
 		cmocka_unit_test_prestate_setup_teardown(test_partitions, setup, teardown, &large),
+		cmocka_unit_test_prestate_setup_teardown(test_rescan, setup, teardown, &small),
+		cmocka_unit_test_prestate_setup_teardown(test_rescan, setup, teardown, &large),
+		cmocka_unit_test_setup_teardown(test_stop_ends_a_rescan, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_tables, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unreadable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_names, setup, teardown),

@@ -330,6 +330,14 @@ static void test_fewer_queues_than_reactors(void **state)
 	expect_output("rpc bdev_nvme_get_controllers", "\"io_queues\": 4,");
 }
 
+static void test_rescan(void **state)
+{
+	expect_error("nvme rescan nvme0", "no drive 'nvme0' is attached");
+	expect_output("bdev create nvme " ADDRESS, "attached");
+	expect("nvme rescan nvme0", "drive nvme0 has bdev nvme0n1\n");
+	expect("nvme rescan nvme0 --json", "[\n  \"nvme0n1\"\n]\n");
+}
+
 static void test_hostile_parameters(void **state)
 {
 	static const struct {
@@ -537,6 +545,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_way_of_a_drive, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fewer_queues_than_reactors, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rescan, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hostile_parameters, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_next_daemon, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kept, setup, teardown),
