@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,9 +18,23 @@ enum {
 	CHILD_ABOVE = 16,                /* descriptors are moved up here before they are placed */
 };
 
+static struct rlimit limit_before;
+
 struct ends {
 	int socket, out, err, report;
 };
+
+void child_raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit_before))
+		return;
+	limit = limit_before;
+	limit.rlim_cur = limit.rlim_max;
+	/* With fewer it works, too, for fewer workers. */
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
 
 /* Puts descriptors in their places and closes all others. */
 static int place(const struct ends *ends)
@@ -69,10 +84,15 @@ static int prepare(const struct ends *ends, unsigned number, pid_t parent)
 static void __attribute__((noreturn))
 become(char *const argv[], const struct ends *ends, unsigned number, pid_t parent)
 {
-	int rc = prepare(ends, number, parent), report = ends->report;
+	/* Out of the way of those that are placed, should that fail. */
+	int report = fcntl(ends->report, F_DUPFD_CLOEXEC, CHILD_ABOVE);
+	int rc = prepare(ends, number, parent);
 
 	if (!rc) {
 		report = CHILD_REPORT;
+		/* Not before, as descriptors beyond it were in use. */
+		if (limit_before.rlim_cur)
+			(void)setrlimit(RLIMIT_NOFILE, &limit_before);
 		execvp(argv[0], argv);
 		rc = -errno;
 	}

@@ -17,6 +17,9 @@ struct child {
 	int out, err; /* reading ends of its standard output and error, non-blocking */
 };
 
+/* Lets this process have as many descriptors as the system allows; children have as many as it had
+ * before. */
+void child_raise_limit(void);
 /*
  * Starts @argv, looked up in PATH, as worker @number with @socket, which stays the caller's, and
  * with the environment's SIVSHM and SIVSHM_WORKER set. Returns 0, or a negative errno, also when

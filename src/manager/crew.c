@@ -89,6 +89,7 @@ int crew_create(const struct crew_opts *opts, struct crew **out)
 	struct crew *crew = calloc(1, sizeof(*crew) + opts->workers * sizeof(crew->members[0]));
 	int rc = -ENOMEM;
 
+	child_raise_limit();
 	if (crew) {
 		crew->opts = *opts;
 		crew->signals = -1;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -244,6 +245,47 @@ static void test_refuses_what_makes_no_sense(void **state)
 		"at least 1M");
 }
 
+/* Descriptors for more workers than the limit seems to allow; theirs is what it was. */
+static void test_many_workers(void **state)
+{
+	struct rlimit before, low;
+	struct tool t;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	if (before.rlim_max < 2000)
+		skip();
+	low = (struct rlimit){200, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	tool_start(&t, TOOL_ARGS("run", "--workers", "100", "--segment", "4K", "--", "sh", "-c",
+				 "echo has $(ulimit -n)"));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_int_equal(tool_finish(&t, NULL, 0), 0);
+	assert_int_equal(tool_count(t.out.data, ": has 200\n"), 100);
+	tool_free(&t);
+}
+
+/* Workers of the same user do not get at the manager's descriptors, and so at the segments. */
+static void test_keeps_workers_out_of_itself(void **state)
+{
+	struct tool t;
+	int rc;
+
+	tool_unprivileged = true;
+	rc = tool_run(&t,
+		      RUN("--workers", "1", "--", "sh", "-c",
+			  "ls /proc/$$/fd >/dev/null && echo mine; ls /proc/$PPID/fd; exit 0"),
+		      NULL, 0);
+	tool_unprivileged = false;
+	if (rc == TOOL_CANNOT_START) {
+		tool_free(&t);
+		skip();
+	}
+	assert_int_equal(rc, 0);
+	assert_string_equal(t.out.data, "0: mine\n");
+	assert_non_null(strstr(t.err.data, "Permission denied"));
+	tool_free(&t);
+}
+
 static void test_helps(void **state)
 {
 	static const char *const commands[] = {"run", "qemu", "distribute"};
@@ -280,6 +322,8 @@ int main(void)
 		cmocka_unit_test(test_takes_the_workers_along),
 		cmocka_unit_test(test_starts_workers_again),
 		cmocka_unit_test(test_refuses_what_makes_no_sense),
+		cmocka_unit_test(test_many_workers),
+		cmocka_unit_test(test_keeps_workers_out_of_itself),
 		cmocka_unit_test(test_helps),
 	};
 

@@ -20,12 +20,17 @@ struct tool {
 	int status; /* waitpid()'s */
 };
 
-enum { TOOL_WAIT_MS = 30000 };
+enum {
+	TOOL_WAIT_MS = 30000,
+	TOOL_CANNOT_START = 126, /* an exit status */
+};
 
 /* The test's worker program and the example's; all paths come from the environment. */
 const char *tool_worker(void);
 const char *tool_wordcount(void);
 
+/* Whether tool_start() is to give up the rights of root. */
+extern bool tool_unprivileged;
 /* Starts the tool with these arguments, which end in NULL. */
 void tool_start(struct tool *t, const char *const *args);
 /* Waits until it has said @text on standard error or output. */
@@ -40,7 +45,7 @@ int tool_run(struct tool *t, const char *const *args, const char *input, size_t 
 unsigned tool_count(const char *text, const char *word);
 /* The processes whose parent is the tool; at most @max. */
 unsigned tool_children(const struct tool *t, pid_t *pids, unsigned max);
-/* How many segments the tool has. */
+/* How many segments the tool has; needs the rights of root, and skips the test without them. */
 unsigned tool_segments(const struct tool *t);
 /* How many descriptors of @pid refer to something whose name has @word in it. */
 unsigned tool_descriptors(pid_t pid, const char *word);
