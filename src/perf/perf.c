@@ -88,7 +88,9 @@ static int open_port(const struct perf_options *o, struct sivshm_port **port, st
 
 static int make_load(const struct perf_options *o, FILE *out, FILE *err_out)
 {
-	struct sigaction action = {.sa_handler = stop};
+	/* The first one ends the load, and a second the program. */
+	struct sigaction action = {.sa_handler = stop, .sa_flags = (int)SA_RESETHAND};
+	struct sigaction before[2];
 	struct perf_report *report = calloc(1, sizeof(*report));
 	struct sivshm_port *port;
 	struct err err;
@@ -98,8 +100,9 @@ static int make_load(const struct perf_options *o, FILE *out, FILE *err_out)
 		err_set(&err, -ENOMEM, "no memory left");
 		return fail(err_out, &err, 1);
 	}
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	atomic_store(&stopped, false);
+	sigaction(SIGINT, &action, &before[0]);
+	sigaction(SIGTERM, &action, &before[1]);
 	rc = open_port(o, &port, &err);
 	if (!rc) {
 		rc = perf_run(o, port, &stopped, report, &err);
@@ -112,6 +115,8 @@ static int make_load(const struct perf_options *o, FILE *out, FILE *err_out)
 	else if (!perf_is_good(report))
 		rc = -EIO;
 	free(report);
+	sigaction(SIGINT, &before[0], NULL);
+	sigaction(SIGTERM, &before[1], NULL);
 	return rc ? 1 : 0;
 }
 

@@ -4,7 +4,9 @@
  * each way in which a disk can lose data.
  */
 #include <errno.h>
+#include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -149,6 +151,32 @@ static void runs_by_the_clock(void **state)
 	assert_true(number(root, "read", "requests") > 100);
 	assert_true(number(json_object_get(root, "read"), "latency_ns", "p50") > 0);
 	json_decref(root);
+}
+
+static void *interrupt_soon(void *arg)
+{
+	while (!atomic_load(&player.requests))
+		sched_yield();
+	raise(SIGINT);
+	return NULL;
+}
+
+/* What was done until then is reported, and the next interrupt is not ours any more. */
+static void an_interrupt_ends_it(void **state)
+{
+	struct sigaction action;
+	pthread_t thread;
+	json_t *root;
+
+	assert_int_equal(pthread_create(&thread, NULL, interrupt_soon, NULL), 0);
+	assert_int_equal(load("--json --time 600"), 0);
+	pthread_join(thread, NULL);
+	root = report();
+	assert_true(number(root, "read", "requests") > 0);
+	assert_in_range(number(root, NULL, "seconds"), 0, 60);
+	json_decref(root);
+	sigaction(SIGINT, NULL, &action);
+	assert_true(action.sa_handler == SIG_DFL);
 }
 
 static void reports_for_people(void **state)
@@ -359,6 +387,7 @@ int main(void)
 		TEST(reports_what_was_done),
 		TEST(mixes_and_flushes),
 		TEST(runs_by_the_clock),
+		TEST(an_interrupt_ends_it),
 		TEST(reports_for_people),
 		TEST(verification_finds_each_damage),
 		TEST(damage_is_told_to_people),
