@@ -54,16 +54,12 @@ struct qemu {
 	struct sivshm_worker *worker;
 };
 
-static void start(struct desk *desk, struct qemu *qemu)
+/* @device: what it inherits, or -1. */
+static void run(struct qemu *qemu, const char *chardev, int device)
 {
-	int ends[2], device;
-	char chardev[64];
+	int ends[2];
 
-	qemu->worker = desk_add(desk, MIB, VECTORS);
-	device = sivshm_worker_take_socket(qemu->worker);
-	assert_true(device >= 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
-	snprintf(chardev, sizeof(chardev), "socket,id=iv,fd=%d", device);
 	qemu->pid = fork();
 	if (qemu->pid == 0) {
 		/* Whatever ends this test ends it, too. */
@@ -78,11 +74,23 @@ static void start(struct desk *desk, struct qemu *qemu)
 		      "ivshmem-doorbell,chardev=iv,vectors=2,addr=04.0", NULL);
 		_exit(127);
 	}
-	close(device);
 	close(ends[1]);
 	qemu->to = fdopen(ends[0], "w");
 	qemu->from = fdopen(dup(ends[0]), "r");
 	setvbuf(qemu->to, NULL, _IOLBF, BUFSIZ);
+}
+
+static void start(struct desk *desk, struct qemu *qemu)
+{
+	char chardev[64];
+	int device;
+
+	qemu->worker = desk_add(desk, MIB, VECTORS);
+	device = sivshm_worker_take_socket(qemu->worker);
+	assert_true(device >= 0);
+	snprintf(chardev, sizeof(chardev), "socket,id=iv,fd=%d", device);
+	run(qemu, chardev, device);
+	close(device);
 }
 
 static void stop(struct qemu *qemu)
@@ -349,6 +357,32 @@ static void survives_its_removal(void **state)
 	expect_notes(desk, 1);
 }
 
+/* By a path, where QEMU waits for the manager's turn. */
+static void comes_by_a_path(void **state)
+{
+	struct desk *desk = *state;
+	char dir[] = "/tmp/sivshm-test-XXXXXX", path[64], chardev[128];
+	struct qemu *qemu = &qemus[0];
+
+	if (!qemu_path())
+		skip();
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/s", dir);
+	snprintf(chardev, sizeof(chardev), "socket,id=iv,path=%s", path);
+	qemu->worker = desk_add(desk, MIB, VECTORS);
+	assert_int_equal(sivshm_worker_listen(qemu->worker, path, 0600, NULL), 0);
+	run(qemu, chardev, -1);
+	expect_notes(desk, 1);
+	assert_int_equal(desk->notes[0].event, DESK_JOINED);
+	set_up(qemu);
+	ring_from_guest(qemu, sivshm_port_id(sivshm_worker_port(qemu->worker)), 1);
+	expect_notes(desk, 2);
+	assert_int_equal(sivshm_port_ring(sivshm_worker_port(qemu->worker), 1), 0);
+	assert_true(take_message(qemu, 1, true));
+	sivshm_worker_remove(qemu->worker);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -358,6 +392,7 @@ int main(void)
 		TEST(rings_nobody_else),
 		TEST(dies_alone),
 		TEST(survives_its_removal),
+		TEST(comes_by_a_path),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
