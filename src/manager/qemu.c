@@ -92,6 +92,12 @@ char **qemu_command(const struct options *o, unsigned number)
 		 "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
 	add_machine(&w, o);
 	add_pair(&w, "-m", o->memory);
+	/*
+	 * One processor, of two that there could be: emulating a machine that can have but one,
+	 * QEMU leaves a guest's memory barriers out, and doorbells over shared memory would be
+	 * missed.
+	 */
+	add_pair(&w, "-smp", "1,maxcpus=2");
 	add_pair(&w, "-display", "none");
 	add_pair(&w, "-nic", "none");
 	add(&w, "-no-reboot");

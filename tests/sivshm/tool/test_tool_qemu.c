@@ -104,6 +104,7 @@ static void test_shows_the_command(void **state)
 	assert_non_null(strstr(t.out.data, " SIVSHM_WORKER=1 it'\\''s=1' -cpu max\n"));
 	assert_non_null(strstr(t.out.data, " -kernel /etc/passwd -initrd /etc/group -append "));
 	assert_int_equal(tool_count(t.out.data, " -display none -nic none "), 2);
+	assert_int_equal(tool_count(t.out.data, " -smp 1,maxcpus=2 "), 2);
 	tool_free(&t);
 }
 
