@@ -14,7 +14,7 @@
 #include "sivshm/disk.h"
 
 /* Addresses for all segments together. */
-#define RANGE_BYTES (UINT64_C(1) << 40)
+#define RANGE_BYTES (UINT64_C(256) << 30)
 /* After an error that may pass: want of memory, a path that somebody else has. */
 #define RETRY_NS NSEC_PER_SEC
 
