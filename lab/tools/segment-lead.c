@@ -187,6 +187,39 @@ static void check_doorbells(struct probe *p)
 		 (double)(lead_now_ms() - started) / ROUNDS / lead.vectors);
 }
 
+/* Whether barriers hold between a guest and this process, as all that sleeps and wakes relies on.
+ */
+static void check_fence(struct probe *p)
+{
+	struct probe_fence *f = (void *)((char *)p->page + PROBE_PAGE);
+	unsigned missed = 0, saw = 0;
+	int64_t end_at = lead_now_ms() + PATIENCE_MS;
+
+	memset(f, 0, sizeof(*f));
+	begin(p, PROBE_FENCE, 0, 0);
+	for (uint32_t round = 1; round < PROBE_FENCE_ROUNDS; round++) {
+		for (unsigned i = 1; atomic_load(&f->ready[0]) != round; i++)
+			if (i % 1024 == 0 && (p->page->status || lead_now_ms() > end_at))
+				lead_die("worker %u does not go on with its barriers", p->number);
+		atomic_store(&f->ready[1], round);
+		/* The emulated processor is behind: all distances are tried. */
+		for (unsigned i = 0; i < round % 512; i++)
+			atomic_signal_fence(memory_order_seq_cst);
+		probe_fence_round(&f->lead, &f->worker, round, &f->lead_saw[round]);
+	}
+	end(p);
+	for (unsigned round = 1; round < PROBE_FENCE_ROUNDS; round++) {
+		missed += !f->worker_saw[round] && !f->lead_saw[round];
+		saw += f->worker_saw[round] && f->lead_saw[round];
+	}
+	if (missed)
+		lead_die("worker %u and its manager have both missed the other's store in %u of %d "
+			 "rounds: the emulator leaves barriers out",
+			 p->number, missed, PROBE_FENCE_ROUNDS);
+	lead_say("worker %u: barriers hold in %d rounds; both saw the other in %u", p->number,
+		 PROBE_FENCE_ROUNDS, saw);
+}
+
 /* While one rings everybody, nobody else is woken, on either side. */
 static void check_noise(struct probe *noisy)
 {
@@ -322,6 +355,8 @@ int probe_lead(int argc, char **argv)
 	check_memory();
 	for (unsigned i = 0; i < lead.workers; i++)
 		check_doorbells(&lead.probes[i]);
+	for (unsigned i = 0; i < 2; i++)
+		check_fence(&lead.probes[i]);
 	if (lead.hook)
 		run_hook();
 	for (unsigned i = 0; i < lead.workers; i++)

@@ -15,6 +15,7 @@ enum {
 	PROBE_PAGE = 4096,
 	PROBE_TEXT_MAX = 256,
 	PROBE_STRANGER = 1000, /* owner of a mark that stands for somebody else's */
+	PROBE_FENCE_ROUNDS = 20000,
 	PROBE_READY = 1 << 30, /* in pong: the worker waits for the first ping */
 };
 
@@ -24,6 +25,7 @@ enum probe_command {
 	PROBE_SEARCH, /* looks for marks in all that can be seen; argument: its number */
 	PROBE_PING,   /* arguments: vector, rounds */
 	PROBE_NOISE,  /* rings everybody it can think of */
+	PROBE_FENCE,  /* stores and looks at what the lead stores; argument: rounds */
 	PROBE_COUNT,  /* how often it was rung, commands apart, since it was asked last */
 	PROBE_BYE,
 };
@@ -84,6 +86,27 @@ static inline void probe_search(const volatile void *memory, size_t size, uint64
 		else
 			++*foreign;
 	}
+}
+
+/*
+ * What needs a barrier: both sides store the round's number in their word at the same time, and
+ * then look at the other's. At least one must see it. They write on lines of their own in the page
+ * after the first, and what each saw behind that.
+ */
+struct probe_fence {
+	_Alignas(64) _Atomic uint32_t ready[2]; /* for the round: worker, lead */
+	_Alignas(64) _Atomic uint32_t worker;
+	_Alignas(64) _Atomic uint32_t lead;
+	_Alignas(64) uint8_t worker_saw[PROBE_FENCE_ROUNDS];
+	_Alignas(64) uint8_t lead_saw[PROBE_FENCE_ROUNDS];
+};
+
+static inline void probe_fence_round(_Atomic uint32_t *own, const _Atomic uint32_t *other,
+				     uint32_t round, uint8_t *saw)
+{
+	atomic_store_explicit(own, round, memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	*saw = atomic_load_explicit(other, memory_order_relaxed) == round;
 }
 
 int probe_worker(const char *where);

@@ -189,6 +189,21 @@ static int ping(struct worker *w, unsigned vector, uint32_t rounds)
 	return 0;
 }
 
+static int fence(struct worker *w)
+{
+	struct probe_fence *f = (void *)((char *)w->page + PROBE_PAGE);
+	int64_t end = now_ms() + 3 * PATIENCE_MS;
+
+	for (uint32_t round = 1; round < PROBE_FENCE_ROUNDS; round++) {
+		atomic_store(&f->ready[0], round);
+		for (unsigned i = 1; atomic_load(&f->ready[1]) != round; i++)
+			if (i % 1024 == 0 && now_ms() > end)
+				return -ETIMEDOUT;
+		probe_fence_round(&f->worker, &f->lead, round, &f->worker_saw[round]);
+	}
+	return 0;
+}
+
 static int count(struct worker *w)
 {
 	for (unsigned v = 1; v < sivshm_port_vectors(w->port); v++)
@@ -219,6 +234,8 @@ static int obey(struct worker *w)
 		return ping(w, (unsigned)arguments[0], (uint32_t)arguments[1]);
 	case PROBE_NOISE:
 		return noise(w);
+	case PROBE_FENCE:
+		return fence(w);
 	case PROBE_COUNT:
 		return count(w);
 	case PROBE_BYE:
