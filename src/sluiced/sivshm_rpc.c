@@ -189,8 +189,14 @@ static void fail(struct change *c, int rc, const struct err *err)
 static int create_apply(struct config_change *ch, struct err *err)
 {
 	struct change *c = change_of(ch);
+	int rc = make(c->ctx, &c->spec, false, err);
+	const char *user = rc == -EBUSY ? sivshm_door_user_of(c->ctx->door, c->spec.bdev) : NULL;
+	struct err why;
 
-	return make(c->ctx, &c->spec, false, err);
+	if (!user)
+		return rc;
+	why = *err;
+	return err_set(err, rc, "%.300s (worker %s is on it)", why.text, user);
 }
 
 static int create_commit(struct config_change *ch, struct err *err)

@@ -176,7 +176,7 @@ static void what_is_wrong_is_said(void **state)
 		{"{\"name\":\"w\",\"bdev\":\"disk\",\"uid\":\"root\"}", -32602, "'uid'"},
 		{"{\"name\":\"w\",\"bdev\":\"none\"}", -ENOENT, "no bdev named none"},
 		{"{\"name\":\"taken\",\"bdev\":\"disk\"}", -EEXIST, "choose another name"},
-		{"{\"name\":\"w\",\"bdev\":\"disk\"}", -EBUSY, "in use"},
+		{"{\"name\":\"w\",\"bdev\":\"disk\"}", -EBUSY, "(worker taken is on it)"},
 		{"{\"name\":\"../w\",\"bdev\":\"disk\"}", -EINVAL, "no worker's name"},
 		{"{\"name\":\"w\",\"bdev\":\"disk\",\"segment_size\":0}", -EINVAL, "0 bytes"},
 		{"{\"name\":\"w\",\"bdev\":\"disk\",\"segment_size\":3000000}", -EINVAL,
