@@ -38,7 +38,8 @@ struct sivshm_port {
 	unsigned vectors;
 };
 
-#define SIVSHM_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define SIVSHM_CONTAINER_OF(ptr, type, member) \
+	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* A device's port; @address as in 0000:00:04.0, or NULL: the only one of this machine. */
 int sivshm_pci_open(const char *address, struct sivshm_port **out);
