@@ -68,10 +68,14 @@ void item_list_add(struct item_list *l, struct item *i)
 {
 	struct item **at = &l->first;
 
+	if (l->first && l->last->id < i->id)
+		at = &l->last->next;
 	while (*at && (*at)->id < i->id)
 		at = &(*at)->next;
 	i->next = *at;
 	*at = i;
+	if (!i->next)
+		l->last = i;
 }
 
 struct item *item_list_take(struct item_list *l)

@@ -33,9 +33,9 @@ const char *item_shown(const struct item *i);
 
 uint64_t item_hash(const void *data, size_t bytes);
 
-/* A list in the order of its items' ids. */
+/* A list in the order of its items' ids; adding is quick at its end. */
 struct item_list {
-	struct item *first;
+	struct item *first, *last;
 };
 void item_list_add(struct item_list *l, struct item *i);
 struct item *item_list_take(struct item_list *l);
