@@ -302,11 +302,19 @@ no_doorbell:
 	return rc;
 }
 
+static void unmap_segment(struct sivshm_disk *d)
+{
+	if (d->dma)
+		dma_unmap_memory(d->dma, d->segment.bus, d->segment.pages);
+	d->dma = NULL;
+}
+
 static void close_segment(struct sivshm_disk *d)
 {
 	if (!d->peer)
 		return;
 	forget_control(d);
+	unmap_segment(d);
 	sivshm_worker_remove(d->peer);
 	d->peer = NULL;
 	d->page = NULL;
@@ -358,25 +366,24 @@ static const struct blkif_connection_ops ops = {
 	.unroute = unroute,
 };
 
-static void unmap_segment(struct sivshm_disk *d)
-{
-	if (d->dma)
-		dma_unmap_memory(d->dma, d->segment.bus, d->segment.pages);
-	d->dma = NULL;
-}
-
-/* For the bdev's device, if that is to reach it. Returns 0 or a negative errno with the reason. */
+/*
+ * For the bdev's device, if that is to reach it, and then for as long as the segment is there: it
+ * takes time, which one life after the other is not to cost. Returns 0 or a negative errno with the
+ * reason.
+ */
 static int map_segment(struct sivshm_disk *d, enum blkif_sharing *sharing, struct err *err)
 {
 	struct dma *dma = bdev_sectors(d->bdev)->dma;
 	int rc;
 
+	*sharing = sivshm_disk_get_sharing(d);
+	if (d->dma)
+		return 0;
 	d->segment = (struct sivshm_segment){
 		.base = sivshm_port_memory(port_of(d)),
 		.pages = d->offer.pages,
 		.bus = DMA_NO_BUS,
 	};
-	*sharing = sivshm_disk_get_sharing(d);
 	if (*sharing != BLKIF_SHARE_DIRECT_DMA)
 		return 0;
 	rc = dma_map_memory(dma, d->segment.base, d->segment.pages, &d->segment.bus, err);
@@ -407,7 +414,6 @@ static void end_connection(struct sivshm_disk *d)
 	blkif_connection_destroy(d->rings);
 	d->rings = NULL;
 	d->phase = SIVSHM_DISK_IDLE;
-	unmap_segment(d);
 }
 
 static void conn_started(void *arg, int rc)
@@ -497,9 +503,7 @@ static int start_connection(struct sivshm_disk *d, struct err *err)
 		return rc;
 	d->first_lane = door->next_lane;
 	rc = blkif_connection_create(&opts, &d->rings, err);
-	if (rc)
-		unmap_segment(d);
-	else
+	if (!rc)
 		door->next_lane = (door->next_lane + d->choice.nr_queues) % door->opts.nr_reactors;
 	return rc;
 }

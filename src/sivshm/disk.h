@@ -94,7 +94,7 @@ struct sivshm_disk {
 	struct blkif_connection *rings; /* of the frontend, or NULL */
 	struct sivshm_choice choice;
 	struct sivshm_segment segment;
-	struct dma *dma; /* in which the segment is mapped, or NULL */
+	struct dma *dma; /* in which the segment is mapped, from its first connection on, or NULL */
 	unsigned first_lane;
 	struct sivshm_doorbell bells[SIVSHM_DOOR_MAX_QUEUES];
 	char reason[CONTROL_ERROR_MAX]; /* for which it is being stopped; "": as it was asked */

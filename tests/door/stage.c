@@ -33,6 +33,7 @@ static struct {
 	struct dma dma;
 	bool has_dma;
 	bool refuse;
+	unsigned maps;
 	unsigned faults;
 	struct mapped mapped[MAPPED_MAX];
 	pthread_mutex_t lock; /* of what devices reach */
@@ -102,6 +103,7 @@ static int dma_map(struct dma *d, void *virt, size_t pages, uint64_t *bus, struc
 			continue;
 		stage.mapped[i] = (struct mapped){virt, pages};
 		*bus = DMA_OTHERS_BUS + i * DMA_APART;
+		stage.maps++;
 		rc = 0;
 	}
 	pthread_mutex_unlock(&stage.lock);
@@ -168,6 +170,11 @@ unsigned long stage_dma_mapped(void)
 unsigned stage_dma_faults(void)
 {
 	return stage.faults;
+}
+
+unsigned stage_dma_maps(void)
+{
+	return stage.maps;
 }
 
 void stage_dma_refuse(void)

@@ -44,6 +44,8 @@ void stage_use_dma(void);
 /* Pages of others that are mapped for such devices now; and how often they reached elsewhere. */
 unsigned long stage_dma_mapped(void);
 unsigned stage_dma_faults(void);
+/* How often they were mapped so far. */
+unsigned stage_dma_maps(void);
 /* From now on nothing more can be mapped for them. */
 void stage_dma_refuse(void);
 

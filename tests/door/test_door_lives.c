@@ -279,6 +279,57 @@ static void many_lives(void **state)
 	assert_int_equal(count_segments(), 1);
 }
 
+/* What takes time is done once for a segment, and not for each life in it. */
+static void mapped_once_for_all_lives(void **state)
+{
+	struct hand h;
+
+	stage_use_dma();
+	stage_held("held", 1 << 20);
+	stage_add(on_held);
+	h = hand_open("w");
+	for (uint32_t epoch = 1; epoch <= 20; epoch++) {
+		hand_connect(&h, epoch);
+		submit_read(&h, 0, 0);
+		while (!responses(&h))
+			usleep(100);
+	}
+	assert_int_equal(stage_dma_maps(), 1);
+	assert_int_equal(stage_dma_mapped(), 256);
+	assert_int_equal(stage_dma_faults(), 0);
+	hand_close(&h);
+	stage_wait_state("w", "listening");
+	assert_int_equal(stage_dma_mapped(), 0);
+}
+
+/* It takes no response, says nothing, and answers no question. */
+static void one_that_stops_reading(void **state)
+{
+	struct sivshm_door_worker other = {.name = "other", .bdev = "ram"};
+	struct client c;
+	struct hand h;
+
+	stage_held("held", 1 << 20);
+	stage_add(on_held);
+	stage_add(other);
+	h = hand_open("w");
+	hand_connect(&h, 1);
+	for (uint32_t n = 0; n < 32; n++)
+		submit_read(&h, n, n);
+	while (responses(&h) < 32)
+		usleep(100);
+	c = client_open("other", NULL);
+	client_check(&c, 0, 0, 8);
+	client_close(&c);
+	stage_remove("w", false);
+	hand_wait(&h, CONTROL_BACKEND_CLOSING);
+	usleep(20000);
+	assert_false(stage_is_removed());
+	stage_remove("w", true);
+	stage_wait_removed();
+	hand_close(&h);
+}
+
 /* The door ends while a dead frontend's requests are at the device, and while one is starting. */
 static void drained_in_the_middle(void **state)
 {
@@ -331,6 +382,8 @@ int main(void)
 		TEST(killed),
 		TEST(reboots),
 		TEST(many_lives),
+		TEST(mapped_once_for_all_lives),
+		TEST(one_that_stops_reading),
 		TEST(drained_in_the_middle),
 		TEST(removed_while_busy),
 	};
