@@ -106,7 +106,11 @@ enum blkif_status blkif_decode_request(const struct blkif_layout *layout, const 
 	req->nr_segments = get_u8(slot, BLKIF_REQ_NR_SEGMENTS);
 	if (req->nr_segments > layout->max_direct_segments)
 		return BLKIF_ERROR;
-	memcpy(segments, slot + layout->segments, req->nr_segments * sizeof(segments[0]));
+	/* The most common is one, and copied without a call. */
+	if (req->nr_segments == 1)
+		memcpy(segments, slot + layout->segments, sizeof(segments[0]));
+	else
+		memcpy(segments, slot + layout->segments, req->nr_segments * sizeof(segments[0]));
 
 	if (req->operation == BLKIF_READ || req->operation == BLKIF_WRITE) {
 		if (!req->nr_segments)

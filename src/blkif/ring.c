@@ -80,7 +80,10 @@ void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation,
 	memcpy(response + BLKIF_RSP_ID, &id, sizeof(id));
 	response[BLKIF_RSP_OPERATION] = operation;
 	memcpy(response + BLKIF_RSP_STATUS, &status, sizeof(status));
-	memcpy(slot_at(ring, ring->rsp_prod), response, ring->layout->response_bytes);
+	if (ring->layout->response_bytes == sizeof(response))
+		memcpy(slot_at(ring, ring->rsp_prod), response, sizeof(response));
+	else
+		memcpy(slot_at(ring, ring->rsp_prod), response, ring->layout->response_bytes);
 	ring->rsp_prod++;
 }
 

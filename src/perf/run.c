@@ -19,9 +19,10 @@ enum {
 	CONNECT_MS = 10000,
 	CLOSE_MS = 10000,
 	PATIENCE_MS = 30000,
-	/* With limits: load, then the round trip, in turns. */
-	ROUND_MS = 200,
-	ROUND_TRIP_MS = 20,
+	/* With limits: load, then the round trip, in turns; short, so that the median is of rounds
+	   in which nobody else had the cores. */
+	ROUND_MS = 50,
+	ROUND_TRIP_MS = 10,
 	/* By then the backend has let its core go: it polls for a millisecond as a rule. */
 	SETTLE_MS = 5,
 	ROUNDS_MAX = 4096,
