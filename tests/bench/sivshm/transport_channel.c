@@ -92,10 +92,12 @@ static void channel_consume(unsigned worker, bool alone, struct transport_board 
 				sched_yield();
 		}
 		bench_need(rc, "sivshm_channel_receive");
-		if (n)
+		if (n) {
 			transport_note(report, bytes, source_touch(data, bytes));
-		else
+			sivshm_channel_release(c);
+		} else {
 			bench_need(sivshm_channel_wait(c, 50), "sivshm_channel_wait");
+		}
 	}
 }
 
