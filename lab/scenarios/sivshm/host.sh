@@ -23,7 +23,7 @@ done
 items=$(find "$texts" -type f | wc -l)
 sivshm distribute --guests --workers 4 --machine q35,accel=tcg --viommu --kernel "$LAB_IMAGES/vmlinux" \
 	--initrd "$LAB_INITRD" --append "quiet vfio run=wordcount-worker" --sum --progress \
-	"$texts" -- -smp 1,maxcpus=2 >"$LAB_DIR/words" 2>"$LAB_DIR/distribute.log" 3>&- &
+	"$texts" >"$LAB_DIR/words" 2>"$LAB_DIR/distribute.log" 3>&- &
 distribute=$!
 
 gathered() { # prints how many items have been
