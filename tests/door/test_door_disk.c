@@ -254,6 +254,39 @@ static void dma_that_is_refused(void **state)
 	hand_close(&h);
 }
 
+static void make_large_blocks(void *arg)
+{
+	struct err err;
+
+	assert_int_equal(bdev_ram_create("ram4k", 4 << 20, 4096, NULL, &err), 0);
+	held_bdev(held_create_blocks("held4k", 4 << 20, 4096))->limits.mem_align = 4;
+}
+
+/* Blocks of 4 KiB, seen in sectors: what is aligned goes as it lies, the rest by way of copies. */
+static void large_blocks(void **state)
+{
+	static const struct {
+		const char *name, *bdev;
+		enum sivshm_door_sharing sharing;
+	} workers[] = {
+		{"a", "ram4k", SIVSHM_DOOR_SHARING_MAP},
+		{"b", "ram4k", SIVSHM_DOOR_SHARING_COPY},
+		{"c", "held4k", SIVSHM_DOOR_SHARING_DMA},
+	};
+
+	stage_use_dma();
+	stage_on_control(make_large_blocks, NULL);
+	for (unsigned i = 0; i < 3; i++) {
+		stage_add((struct sivshm_door_worker){.name = workers[i].name,
+						      .bdev = workers[i].bdev,
+						      .sharing = workers[i].sharing});
+		kinds_on_all_layouts(workers[i].name);
+		stage_remove(workers[i].name, false);
+		stage_wait_removed();
+	}
+	assert_int_equal(stage_dma_faults(), 0);
+}
+
 static void many_queues(void **state)
 {
 	struct front_segment_opts opts = {
@@ -648,6 +681,7 @@ int main(void)
 		TEST(auto_is_map_for_the_cpu),
 		TEST(kinds_by_dma),
 		TEST(dma_that_is_refused),
+		TEST(large_blocks),
 		TEST(many_queues),
 		TEST(whole_ring_in_flight),
 		TEST(readonly_disk),
