@@ -419,12 +419,16 @@ static void end_connection(struct sivshm_disk *d)
 static void conn_started(void *arg, int rc)
 {
 	struct sivshm_disk *d = arg;
+	bool no_device_memory = d->bdev->dma && (rc == -ENOMEM || rc == -ENOSPC);
 	char why[CONTROL_ERROR_MAX];
 
 	d->phase = SIVSHM_DISK_SERVING;
 	if (rc) {
 		end_connection(d);
-		snprintf(why, sizeof(why), "cannot open the disk: %s", strerror(-rc));
+		snprintf(why, sizeof(why), "cannot open the disk: %s",
+			 no_device_memory ? "no device memory is left for its queues (raise "
+					    "--device-memory-mib, or take fewer queues)"
+					  : strerror(-rc));
 		say_why(d, CONTROL_BACKEND_REFUSED, why);
 	} else if (d->reason[0]) {
 		stop(d, NULL); /* the frontend broke a ring already */

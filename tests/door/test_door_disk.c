@@ -254,6 +254,29 @@ static void dma_that_is_refused(void **state)
 	hand_close(&h);
 }
 
+/* More queues than there is memory for begin together or not at all; fewer may be asked for. */
+static void device_memory_runs_out(void **state)
+{
+	struct hand h;
+
+	stage_use_dma();
+	stage_held("held", 4 << 20);
+	stage_add((struct sivshm_door_worker){.bdev = "held", .max_queues = 20});
+	h = hand_open("w");
+	for (uint32_t queues = 20; queues; queues -= 10) {
+		hand_begin(&h, queues);
+		hand_choose(&h);
+		h.page->frontend.nr_queues = queues;
+		for (uint32_t n = 0; n < queues; n++)
+			h.page->frontend.rings[n] = 1 + n;
+		hand_say(&h, CONTROL_FRONTEND_READY);
+		hand_wait(&h, queues > 10 ? CONTROL_BACKEND_REFUSED : CONTROL_BACKEND_CONNECTED);
+		if (queues > 10)
+			hand_assert_error(&h, "--device-memory-mib");
+	}
+	hand_close(&h);
+}
+
 static void make_large_blocks(void *arg)
 {
 	struct err err;
@@ -681,6 +704,7 @@ int main(void)
 		TEST(auto_is_map_for_the_cpu),
 		TEST(kinds_by_dma),
 		TEST(dma_that_is_refused),
+		TEST(device_memory_runs_out),
 		TEST(large_blocks),
 		TEST(many_queues),
 		TEST(whole_ring_in_flight),
