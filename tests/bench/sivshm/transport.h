@@ -59,7 +59,14 @@ static inline void transport_note(struct transport_report *report, uint64_t byte
 	atomic_store_explicit(&report->bytes, bytes, memory_order_release);
 }
 
-/* How often a worker looks before it sleeps, alone on its core, or letting others go first. */
-enum { TRANSPORT_LOOKS_ALONE = 2000, TRANSPORT_LOOKS_SHARED = 50 };
+enum {
+	/* How often a worker looks before it sleeps, alone on its core, or letting others go first.
+	 */
+	TRANSPORT_LOOKS_ALONE = 100,
+	TRANSPORT_LOOKS_SHARED = 50,
+	/* And how long it pauses between two looks when alone: each look takes a cache line from
+	 * under the sender's hands, and what comes in the meantime is read all at once. */
+	TRANSPORT_PAUSES = 64,
+};
 
 #endif

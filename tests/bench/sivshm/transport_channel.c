@@ -86,10 +86,10 @@ static void channel_consume(unsigned worker, bool alone, struct transport_board 
 			rc = sivshm_channel_receive(c, &data, &bytes);
 			if (rc)
 				break;
-			if (alone)
-				bench_pause();
-			else
+			if (!alone)
 				sched_yield();
+			for (unsigned i = 0; alone && i < TRANSPORT_PAUSES; i++)
+				bench_pause();
 		}
 		bench_need(rc, "sivshm_channel_receive");
 		if (n) {
