@@ -353,13 +353,14 @@ static double median(double *values, unsigned n)
  */
 static int run_with_limits(struct run *r, struct perf_report *report, struct err *err)
 {
-	uint64_t end_ns = clock_now_ns() + r->o->seconds * NSEC_PER_SEC;
 	static double trips[ROUNDS_MAX], requests[ROUNDS_MAX], ratios[ROUNDS_MAX];
 	double before, after, request_ns;
+	uint64_t end_ns;
 	unsigned n = 0;
 	int rc;
 
 	rc = measure_r(r, &before, err);
+	end_ns = clock_now_ns() + r->o->seconds * NSEC_PER_SEC;
 	while (!rc && n < ROUNDS_MAX && clock_now_ns() < end_ns && !atomic_load(r->stop)) {
 		rc = run_round(r, ROUND_MS * NSEC_PER_MSEC, report, &request_ns, err);
 		if (!rc)
