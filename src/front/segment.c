@@ -435,7 +435,14 @@ uint64_t front_segment_sectors(struct front_segment *s)
 	return atomic_load_explicit(&s->page->backend.sectors, memory_order_relaxed);
 }
 
-bool front_segment_is_closing(struct front_segment *s)
+bool front_segment_is_closing(const struct front_segment *s)
 {
-	return backend_state(s) == CONTROL_BACKEND_CLOSING;
+	return backend_state(s) != CONTROL_BACKEND_CONNECTED;
+}
+
+bool front_segment_is_over(const struct front_segment *s)
+{
+	uint32_t state = backend_state(s);
+
+	return state != CONTROL_BACKEND_CONNECTED && state != CONTROL_BACKEND_CLOSING;
 }

@@ -68,8 +68,12 @@ const struct front_segment_disk *front_segment_disk(const struct front_segment *
 struct front *front_segment_queue(struct front_segment *s, unsigned n);
 /* The disk's size now, in sectors of 512 bytes; it may have grown. */
 uint64_t front_segment_sectors(struct front_segment *s);
-/* The backend wants the disk back: finish, and front_segment_close(). */
-bool front_segment_is_closing(struct front_segment *s);
+/*
+ * Once connected, from any thread. The first: the backend wants the disk back, or has it: finish,
+ * and front_segment_close(). The second: nothing will be answered any more.
+ */
+bool front_segment_is_closing(const struct front_segment *s);
+bool front_segment_is_over(const struct front_segment *s);
 
 /*
  * Pages of the segment that follow each other, for data, and their references; NULL if there are no

@@ -418,7 +418,8 @@ static int run(struct load *l, begin_fn next, uint64_t end_ns, uint64_t requests
 		if (!l->outstanding)
 			return 0;
 		if ((end_ns && now_ns >= end_ns) ||
-		    atomic_load_explicit(stop, memory_order_relaxed))
+		    atomic_load_explicit(stop, memory_order_relaxed) ||
+		    l->opts.is_closing(l->opts.ctx))
 			goes_on = false;
 		rc = collect(l, now_ns);
 		if (rc)

@@ -24,6 +24,8 @@ struct load_opts {
 	void *(*pages_alloc)(void *ctx, unsigned nr, uint32_t *refs);
 	/* Whether the backend is there; looked at while nothing comes. */
 	bool (*is_alive)(void *ctx);
+	/* Whether it wants the load to end; looked at in each pass. */
+	bool (*is_closing)(void *ctx);
 	void *ctx;
 	bool random;           /* places; else one after the other */
 	unsigned read_percent; /* of the requests that carry data */

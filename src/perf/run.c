@@ -61,8 +61,15 @@ static bool is_alive(void *ctx)
 {
 	struct run *r = ctx;
 
-	/* In a guest nobody can tell. */
-	return sivshm_port_is_alive(r->port) != 0;
+	/* In a guest nobody can tell whether the other side is there. */
+	return sivshm_port_is_alive(r->port) != 0 && !front_segment_is_over(r->segment);
+}
+
+static bool is_closing(void *ctx)
+{
+	struct run *r = ctx;
+
+	return front_segment_is_closing(r->segment);
 }
 
 /* Before the load */
@@ -173,6 +180,7 @@ static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_
 		.front = front_segment_queue(r->segment, n),
 		.pages_alloc = pages_alloc,
 		.is_alive = is_alive,
+		.is_closing = is_closing,
 		.ctx = r,
 		.random = o->random,
 		.read_percent = o->read_percent,
@@ -245,6 +253,17 @@ static int start_worker(struct worker *w)
 	return -rc;
 }
 
+/* It is gone, or has closed the disk, or is about to. */
+static int explain_end(struct run *r, struct err *err)
+{
+	if (!sivshm_port_is_alive(r->port))
+		return err_set(err, -EPIPE, "the backend is gone");
+	if (front_segment_advance(r->segment) < 0)
+		return err_set(err, -EPIPE, "the disk is gone: %s",
+			       front_segment_fault(r->segment));
+	return err_set(err, -EPIPE, "the disk is being taken away");
+}
+
 static int explain(struct run *r, unsigned n, int rc, struct err *err)
 {
 	const char *fault = front_fault(front_segment_queue(r->segment, n));
@@ -254,7 +273,7 @@ static int explain(struct run *r, unsigned n, int rc, struct err *err)
 		return err_set(err, rc, "queue %u: the backend broke the protocol: %s", n,
 			       fault ? fault : "impossible counters");
 	case -EPIPE:
-		return err_set(err, rc, "the backend is gone");
+		return explain_end(r, err);
 	case -ETIMEDOUT:
 		return err_set(err, rc, "queue %u: no answer for %d s", n, PATIENCE_MS / 1000);
 	default:
@@ -282,6 +301,8 @@ static int load_all(struct run *r, bool check, struct err *err)
 		if (!rc && r->workers[n].rc)
 			rc = explain(r, n, r->workers[n].rc, err);
 	}
+	if (!rc && front_segment_is_closing(r->segment))
+		rc = explain_end(r, err);
 	return rc;
 }
 

@@ -143,6 +143,8 @@ static bool is_due(struct player *p, bool write)
 	case PLAYER_FAILS:
 	case PLAYER_WRONG_ID:
 	case PLAYER_SILENT:
+	case PLAYER_CLOSING:
+	case PLAYER_CLOSED:
 		fits = true;
 		break;
 	default:
@@ -240,6 +242,17 @@ static void serve_one(struct player *p, struct blkif_ring *ring)
 	} else {
 		assert_int_equal((int)blkif_decode_segments(&req, segments, &limits, &bytes),
 				 BLKIF_OKAY);
+	}
+	if (due && p->fault == PLAYER_CLOSING) {
+		p->failed++;
+		player_say(p, CONTROL_BACKEND_CLOSING);
+	}
+	if (due && p->fault == PLAYER_CLOSED) {
+		p->failed++;
+		p->serves = false;
+		strcpy(p->page->backend.error, "enough");
+		player_say(p, CONTROL_BACKEND_CLOSED);
+		return;
 	}
 	if (due && (p->fault == PLAYER_FAILS || p->fault == PLAYER_SILENT ||
 		    p->fault == PLAYER_WRONG_ID)) {

@@ -28,6 +28,8 @@ enum player_fault {
 	PLAYER_FAILS, /* answers with an error */
 	PLAYER_WRONG_ID,
 	PLAYER_SILENT,
+	PLAYER_CLOSING, /* wants the disk back */
+	PLAYER_CLOSED,  /* and takes it, with what was asked for unanswered */
 };
 
 enum { PLAYER_DISK = 1 << 20, PLAYER_QUEUES = 4, PLAYER_VECTORS = 1 + PLAYER_QUEUES };

@@ -278,6 +278,29 @@ static void a_backend_that_lies_ends_it(void **state)
 	assert_string_equal(out, "");
 }
 
+static void a_disk_that_goes_ends_it(void **state)
+{
+	for (int sleeps = 0; sleeps < 2; sleeps++) {
+		const char *line = sleeps ? "--time 600 --sleep" : "--time 600";
+
+		player.fault = PLAYER_CLOSING;
+		player.fault_after = 1000;
+		assert_int_equal(load(line), 1);
+		assert_string_equal(err_out, "sluice-perf: the disk is being taken away\n");
+		/* It said that it has finished. */
+		assert_int_equal(player.page->backend.state, CONTROL_BACKEND_CLOSED);
+		player_end(&player);
+		player_start(&player, SEGMENT);
+		player.fault = PLAYER_CLOSED;
+		player.fault_after = 1000;
+		assert_int_equal(load(line), 1);
+		assert_string_equal(err_out, "sluice-perf: the disk is gone: closed by the "
+					     "backend: enough\n");
+		player_end(&player);
+		player_start(&player, SEGMENT);
+	}
+}
+
 static void limits_are_measured_in_turns(void **state)
 {
 	json_t *root;
@@ -395,6 +418,7 @@ int main(void)
 		TEST(damage_is_told_to_people),
 		TEST(failures_are_counted),
 		TEST(a_backend_that_lies_ends_it),
+		TEST(a_disk_that_goes_ends_it),
 		TEST(limits_are_measured_in_turns),
 		TEST(limits_alone),
 		TEST(wishes_that_the_disk_cannot_fulfil),
