@@ -156,6 +156,20 @@ static void test_ends_all_on_a_signal(void **state)
 	tool_free(&t);
 }
 
+static void test_leaves_ignored_signals_alone(void **state)
+{
+	struct tool t;
+
+	signal(SIGHUP, SIG_IGN);
+	tool_start(&t, RUN("--workers", "1", "--", "sh", "-c", "echo ready; exec sleep 1000"));
+	signal(SIGHUP, SIG_DFL);
+	tool_await(&t, "0: ready");
+	kill(t.pid, SIGHUP);
+	kill(t.pid, SIGTERM);
+	assert_int_equal(tool_finish(&t, NULL, 0), 128 + SIGTERM);
+	tool_free(&t);
+}
+
 static void test_takes_the_workers_along(void **state)
 {
 	pid_t pids[2];
@@ -319,6 +333,7 @@ int main(void)
 		cmocka_unit_test(test_notices_a_dead_worker_and_frees_its_memory),
 		cmocka_unit_test(test_ends_all_when_one_fails),
 		cmocka_unit_test(test_ends_all_on_a_signal),
+		cmocka_unit_test(test_leaves_ignored_signals_alone),
 		cmocka_unit_test(test_takes_the_workers_along),
 		cmocka_unit_test(test_starts_workers_again),
 		cmocka_unit_test(test_refuses_what_makes_no_sense),
