@@ -56,7 +56,9 @@ static int open_device(struct sivshm_pci *pci)
 	pci->container = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
 	if (pci->container < 0)
 		return -errno;
-	if (ioctl(pci->container, VFIO_GET_API_VERSION) != VFIO_API_VERSION)
+	/* The second comes with a module of its own, vfio_iommu_type1. */
+	if (ioctl(pci->container, VFIO_GET_API_VERSION) != VFIO_API_VERSION ||
+	    ioctl(pci->container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0)
 		return -EOPNOTSUPP;
 	if (ioctl(pci->group, VFIO_GROUP_SET_CONTAINER, &pci->container) ||
 	    ioctl(pci->container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))

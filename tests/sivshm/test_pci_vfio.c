@@ -41,6 +41,7 @@ static struct {
 	int group;
 	bool not_viable;
 	int api;
+	bool no_type1;
 	int iommu_errno;
 	int device_errno;
 	uint64_t registers_size;
@@ -126,6 +127,8 @@ static int fake_ioctl(int fd, unsigned long request, ...)
 		return 0;
 	case VFIO_GET_API_VERSION:
 		return kernel.api;
+	case VFIO_CHECK_EXTENSION:
+		return !kernel.no_type1 && (intptr_t)arg == VFIO_TYPE1v2_IOMMU;
 	case VFIO_GROUP_SET_CONTAINER:
 		assert_int_equal(fd, kernel.group);
 		assert_int_equal(*(int *)arg, kernel.container);
@@ -309,6 +312,9 @@ static void test_groups(void **state)
 	kernel.api = 1;
 	refused(-EOPNOTSUPP);
 	kernel.api = VFIO_API_VERSION;
+	kernel.no_type1 = true;
+	refused(-EOPNOTSUPP);
+	kernel.no_type1 = false;
 	/* Interrupts are not remapped. */
 	kernel.iommu_errno = EPERM;
 	refused(-EPERM);
