@@ -34,6 +34,8 @@
 enum {
 	/* Payloads of so many bytes begin at a line, for the sake of memcpy(). */
 	ALIGNED_FROM = 512,
+	/* Bytes from the next header to the line that is fetched to be written. */
+	FETCH_AHEAD = 256,
 };
 
 /* Where a message goes that is to be sent. */
@@ -411,8 +413,8 @@ void sivshm_channel_commit(struct sivshm_channel *c, size_t bytes)
 	atomic_store_explicit(&tx->own->sent, tx->sent, memory_order_release);
 	/* The receiver had these lines a lap ago. If the next one came only when the zero is to be
 	 * written there, the header before it would wait for that. */
-	if (next + CHANNEL_LINE < c->size)
-		fetch_to_write(tx->ring + next + CHANNEL_LINE);
+	if (next + FETCH_AHEAD < c->size)
+		fetch_to_write(tx->ring + next + FETCH_AHEAD);
 }
 
 int sivshm_channel_push(struct sivshm_channel *c)
