@@ -9,6 +9,9 @@
  * That is how a dead listener's file is recognized, too: connecting a datagram socket to it fails
  * in one way if a stream socket is bound there, in another if none is, and does not take up the
  * place of the one whom a live listener waits for.
+ *
+ * Whoever connects can send before he is accepted, and looked at. Descriptors he must not: to close
+ * them can take as long as he likes. Linux 6.16 and later keep them out.
  */
 #include "manager.h"
 
@@ -20,6 +23,10 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83
+#endif
 
 enum { BACKLOG = 8 };
 
@@ -87,6 +94,14 @@ static void unlink_own(const struct sivshm_listener *l)
 		unlink(l->path);
 }
 
+/* Here, and at all sockets that come of it, if the kernel can. */
+static void refuse_descriptors(int fd)
+{
+	int no = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no));
+}
+
 int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mode,
 			 const struct sivshm_credentials *who)
 {
@@ -105,6 +120,8 @@ int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mod
 		return -ENOMEM;
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	rc = l->fd < 0 ? -errno : 0;
+	if (rc == 0)
+		refuse_descriptors(l->fd);
 	/* Nobody can connect before listen(); by then the file has its mode, whatever the umask. */
 	if (rc == 0 && fchmod(l->fd, mode) < 0)
 		rc = -errno;

@@ -3,8 +3,9 @@
  * A port of eventfds: the manager's side of every worker, and a worker process's only one.
  *
  * That the other side is gone is seen at the socket of the handshake, which both keep open for
- * that. The descriptor given to callers is not the socket itself but an epoll set that waits for
- * its end only: else whoever writes garbage to the socket could pass for dead.
+ * that: by its hanging up, since the manager's has been deaf from the beginning. The descriptor
+ * given to callers is not the socket itself but an epoll set that waits for its end only: else
+ * whoever writes garbage to the socket could pass for dead.
  */
 #include "internal.h"
 
@@ -117,7 +118,7 @@ void sivshm_pair_fini(struct sivshm_pair *pair)
 
 int sivshm_pair_connect(struct sivshm_pair *pair, int socket)
 {
-	struct epoll_event end = {.events = EPOLLRDHUP};
+	struct epoll_event end = {.events = 0}; /* EPOLLHUP needs no asking */
 
 	if (epoll_ctl(pair->liveness, EPOLL_CTL_ADD, socket, &end) < 0)
 		return -errno;

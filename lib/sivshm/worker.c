@@ -12,6 +12,10 @@
  * manager's end stays open for as long as the worker is wanted. QEMU wants it so, and its end of
  * file is how a death is noticed.
  *
+ * From the other side nothing is ever read there, and nothing can be sent: what a descriptor costs
+ * that is received, or dropped, is what closing it costs, and that may be anything (a TCP socket
+ * that lingers lets its last holder sleep, for as long as its maker has chosen).
+ *
  * An eventfd that is closed here is still open in the worker and therefore still in the epoll set:
  * descriptors are always taken out of the set before they are closed.
  */
@@ -35,8 +39,7 @@ enum {
 	PAIRS = (SIVSHM_ID_MAX + 1) / 2,
 	/* Messages before the doorbells: version, ID, memory. */
 	GREETING = 3,
-	/* Bytes of a worker's chatter that are dropped in one turn. */
-	CHATTER = 4096,
+	CHATTER = 4096, /* bytes that are dropped at once */
 };
 
 static int watch_as(struct sivshm_watch *watch, int op, int fd, uint32_t events)
@@ -238,17 +241,29 @@ static int write_greeting(struct sivshm_worker *w)
 	return rc == -EAGAIN ? 0 : rc;
 }
 
+/* Lets the worker say nothing from now on, and drops what it said before it was accepted. */
+static void turn_deaf(int socket)
+{
+	char chatter[CHATTER];
+
+	shutdown(socket, SHUT_RD);
+	while (recv(socket, chatter, sizeof(chatter), MSG_DONTWAIT) > 0)
+		;
+}
+
 /* Begins to talk at @socket, which is the worker's from here on unless it fails. */
 static int begin(struct sivshm_worker *w, int socket)
 {
-	int rc = sivshm_pair_connect(&w->pair, socket);
+	int rc;
 
+	turn_deaf(socket);
+	rc = sivshm_pair_connect(&w->pair, socket);
 	w->written = 0;
 	if (rc == 0)
 		rc = write_greeting(w);
+	/* Its end is told unasked. */
 	if (rc == 0)
-		rc = watch(&w->socket_watch, socket,
-			   EPOLLIN | EPOLLRDHUP | (is_written(w) ? 0 : EPOLLOUT));
+		rc = watch(&w->socket_watch, socket, is_written(w) ? 0 : EPOLLOUT);
 	if (rc < 0)
 		w->pair.socket = -1;
 	else if (is_written(w))
@@ -323,21 +338,6 @@ static int handle_bell(struct sivshm_worker *w, unsigned vector)
 	return 1;
 }
 
-/* The worker has nothing to say here; what it says all the same is dropped, descriptors included.
- */
-static bool hangs_up(struct sivshm_worker *w, uint32_t events)
-{
-	char chatter[CHATTER];
-	ssize_t n;
-
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-		return true;
-	if (!(events & EPOLLIN))
-		return false;
-	n = recv(w->pair.socket, chatter, sizeof(chatter), MSG_DONTWAIT);
-	return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
-}
-
 static int say_joined(struct sivshm_worker *w)
 {
 	if (w->listener.fd < 0 || !w->opts.joined)
@@ -348,7 +348,7 @@ static int say_joined(struct sivshm_worker *w)
 
 static int handle_socket(struct sivshm_worker *w, uint32_t events)
 {
-	if (hangs_up(w, events))
+	if (events & (EPOLLHUP | EPOLLERR))
 		return end(w);
 	if (is_written(w))
 		return 0;
@@ -357,7 +357,7 @@ static int handle_socket(struct sivshm_worker *w, uint32_t events)
 	if (!is_written(w))
 		return 0;
 	close_fd(&w->memfd);
-	watch_as(&w->socket_watch, EPOLL_CTL_MOD, w->pair.socket, EPOLLIN | EPOLLRDHUP);
+	watch_as(&w->socket_watch, EPOLL_CTL_MOD, w->pair.socket, 0);
 	return say_joined(w);
 }
 
