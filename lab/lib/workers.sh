@@ -60,9 +60,12 @@ wait_for() { # SECONDS WHAT COMMAND...
 
 # Whether any process still holds the file with this inode, by descriptor or mapping.
 memory_is_held() { # INODE
-	grep -qsE " $1 +/memfd:" /proc/[0-9]*/maps ||
-		find /proc/[0-9]*/fd -maxdepth 1 -lname '/memfd:*' -exec stat -L -c ' %i ' {} + 2>/dev/null |
-		grep -q " $1 "
+	local inodes
+	grep -qsE " $1 +/memfd:" /proc/[0-9]*/maps && return
+	# Processes come and go meanwhile, which find complains of.
+	inodes=$(find /proc/[0-9]*/fd -maxdepth 1 -lname '/memfd:*' -exec stat -L -c ' %i ' {} + \
+		2>/dev/null) || true
+	grep -q " $1 " <<<"$inodes"
 }
 
 # ---- sluiced ----

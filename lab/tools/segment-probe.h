@@ -15,7 +15,7 @@ enum {
 	PROBE_PAGE = 4096,
 	PROBE_TEXT_MAX = 256,
 	PROBE_STRANGER = 1000, /* owner of a mark that stands for somebody else's */
-	PROBE_FENCE_ROUNDS = 20000,
+	PROBE_FENCE_ROUNDS = 5000,
 	PROBE_READY = 1 << 30, /* in pong: the worker waits for the first ping */
 };
 

@@ -3,7 +3,7 @@
 # about: four guests with a segment each: isolation, doorbells, a word count with a guest killed in its midst, verified I/O on blkif over segments
 # machine: host
 # programs: segment-probe wordcount-worker sluice-perf
-# timeout: 180
+# timeout: 300
 
 step "four guests, two of them with VFIO, try what segments promise"
 segment-probe lead --workers 4 --segment 0x1000000 --vectors 4 --hook "$lab/host/check-qemus" \
@@ -16,7 +16,7 @@ done <"$LAB_DIR/probe.log"
 step "a word count in four guests, one of which is killed in its midst"
 texts=$LAB_DIR/texts
 mkdir "$texts"
-for copy in 1 2 3 4 5 6; do
+for copy in 1 2 3 4 5 6 7 8; do
 	mkdir "$texts/$copy"
 	cp -r "$lab"/../{doc,include,lab,lib,man,src,tests} "$texts/$copy/"
 done
@@ -34,14 +34,17 @@ has_begun() {
 	[ "$(gathered)" -gt 0 ]
 }
 
-wait_for 60 "the first words" has_begun
-mapfile -t qemus < <(pgrep -P $distribute)
-[ ${#qemus[@]} = 4 ] || fail "sivshm distribute has ${#qemus[@]} guests"
-"$lab/host/check-qemus" "${qemus[@]}" >"$LAB_DIR/descriptors" || fail "the guests' QEMUs hold what they should not"
-# Stopped first, so that it has items it will not answer.
+four_in_order() {
+	mapfile -t qemus < <(pgrep -P $distribute)
+	[ ${#qemus[@]} = 4 ] && "$lab/host/check-qemus" "${qemus[@]}"
+}
+
+wait_for 20 "four QEMUs that hold what they should, and not more" four_in_order
 victim=${qemus[1]}
 segment=$(stat -L -c %i "$(find "/proc/$victim/fd" -lname '/memfd:*')")
-memory_is_held "$segment" || fail "the killed guest's memory cannot be seen"
+memory_is_held "$segment" || fail "the memory of the guest to be killed cannot be seen"
+wait_for 90 "the first words" has_begun
+# Stopped first, so that it has items it will not answer.
 kill -STOP "$victim"
 sleep 0.5
 before=$(gathered)
@@ -53,6 +56,7 @@ wait_for 10 "the killed guest's memory to be freed" memory_is_free
 kill -0 $distribute || fail "sivshm distribute had ended before its memory was looked at"
 wait $distribute || fail "sivshm distribute ended with status $?: $(tail -n1 "$LAB_DIR/distribute.log")"
 [ "$before" -lt "$items" ] || fail "the guest was killed when all was done"
+grep -q -E ' [1-9][0-9]* items go to others' "$LAB_DIR/distribute.log" || fail "the killed guest had no items"
 # The reference. Lines are made whole first, so that no word goes on in the next file.
 find "$texts" -type f -exec grep -a -h '' {} + | tr '[:upper:]' '[:lower:]' |
 	tr -c -s '[:lower:]' '\n' |
