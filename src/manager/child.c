@@ -177,8 +177,12 @@ int child_start(struct child *c, char *const argv[], int socket, unsigned number
 void child_signal(const struct child *c, int signal)
 {
 	/* Without a process this would mean the manager's own group. */
-	if (c->pid > 0)
-		kill(-c->pid, signal);
+	if (c->pid <= 0)
+		return;
+	kill(-c->pid, signal);
+	/* It may have gone to another group, and could come and go between two looks. */
+	if (signal == SIGKILL || getpgid(c->pid) != c->pid)
+		kill(c->pid, signal);
 }
 
 int child_collect(struct child *c)

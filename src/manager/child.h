@@ -26,7 +26,7 @@ void child_raise_limit(void);
  * the program cannot be executed; then there is no child.
  */
 int child_start(struct child *c, char *const argv[], int socket, unsigned number);
-/* Sends a signal to all of its process group. */
+/* Sends a signal to all of its process group, and to itself if it has left that. */
 void child_signal(const struct child *c, int signal);
 /* Collects a child that has ended, kills what is left of its group, and closes the descriptors.
  * Returns waitpid()'s status. */

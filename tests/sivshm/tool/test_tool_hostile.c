@@ -103,6 +103,11 @@ static void test_no_word_at_all(void **state)
 	outlives("close", "worker 0 is gone; ");
 }
 
+static void test_another_group(void **state)
+{
+	outlives("move", "worker 0 is ended: it has made no progress for 2 s; ");
+}
+
 /* Others have their turn; the one that only rings has none. */
 static void test_a_storm(void **state)
 {
@@ -150,8 +155,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_other_protocols), cmocka_unit_test(test_wrong_items),
 		cmocka_unit_test(test_wrong_sizes),     cmocka_unit_test(test_a_broken_ring),
-		cmocka_unit_test(test_no_word_at_all),  cmocka_unit_test(test_a_storm),
-		cmocka_unit_test(test_a_second_answer), cmocka_unit_test(test_wrong_sums),
+		cmocka_unit_test(test_no_word_at_all),  cmocka_unit_test(test_another_group),
+		cmocka_unit_test(test_a_storm),         cmocka_unit_test(test_a_second_answer),
+		cmocka_unit_test(test_wrong_sums),
 	};
 
 	return cmocka_run_group_tests(tests, make_input, free_input);
