@@ -40,5 +40,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	/* A reader of the output that goes away is seen where it is written. */
 	signal(SIGPIPE, SIG_IGN);
+	/* Where it is ignored, children are collected by nobody, and how they end is not known. */
+	signal(SIGCHLD, SIG_DFL);
 	return options_run(argc, argv, commands, sizeof(commands) / sizeof(commands[0]));
 }

@@ -170,6 +170,19 @@ static void test_leaves_ignored_signals_alone(void **state)
 	tool_free(&t);
 }
 
+/* Who ignores the ends of children lets their statuses go. */
+static void test_knows_how_workers_end(void **state)
+{
+	struct tool t;
+
+	signal(SIGCHLD, SIG_IGN);
+	tool_start(&t, RUN("--workers", "1", "--", "sh", "-c", "sleep 0.2; exit 3"));
+	signal(SIGCHLD, SIG_DFL);
+	assert_int_equal(tool_finish(&t, NULL, 0), 1);
+	assert_non_null(strstr(t.err.data, "worker 0 exited with status 3"));
+	tool_free(&t);
+}
+
 static void test_takes_the_workers_along(void **state)
 {
 	pid_t pids[2];
@@ -334,6 +347,7 @@ int main(void)
 		cmocka_unit_test(test_ends_all_when_one_fails),
 		cmocka_unit_test(test_ends_all_on_a_signal),
 		cmocka_unit_test(test_leaves_ignored_signals_alone),
+		cmocka_unit_test(test_knows_how_workers_end),
 		cmocka_unit_test(test_takes_the_workers_along),
 		cmocka_unit_test(test_starts_workers_again),
 		cmocka_unit_test(test_refuses_what_makes_no_sense),
