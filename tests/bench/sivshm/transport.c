@@ -30,7 +30,7 @@ enum {
 	WARM_MS = 30,
 	/* What is handed over between two looks at the clock, and with one ring or system call. */
 	BATCH_BYTES = 1 << 20,
-	BATCH_MAX = 64,
+	BATCH_MAX = 256,
 	/* A ring's bytes in a channel over a whole segment, about. */
 	RING_BYTES = TRANSPORT_SEGMENT / 2,
 	TRIPS = 100,

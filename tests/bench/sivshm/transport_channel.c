@@ -12,8 +12,8 @@
 
 static struct sivshm_channel *channels[TRANSPORT_WORKERS_MAX];
 
-/* A worker gives back at the latest after so many messages. */
-enum { RELEASE_EVERY = 64 };
+/* A worker gives back at the latest after so many messages, or bytes. */
+enum { RELEASE_EVERY = 64, RELEASE_BYTES = 256 << 10 };
 
 static void channel_open(unsigned workers)
 {
@@ -67,9 +67,10 @@ static void channel_consume(unsigned worker, bool alone, struct transport_board 
 	for (;;) {
 		uint64_t all = 0, sum = 0;
 		unsigned n = 0;
-		int rc;
+		int rc = 0;
 
-		while (n < RELEASE_EVERY && (rc = sivshm_channel_receive(c, &data, &bytes)) == 1) {
+		while (n < RELEASE_EVERY && all < RELEASE_BYTES &&
+		       (rc = sivshm_channel_receive(c, &data, &bytes)) == 1) {
 			sum += source_touch(data, bytes);
 			all += bytes;
 			n++;
