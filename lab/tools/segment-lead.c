@@ -142,8 +142,8 @@ static void check_memory(void)
 	mark->owner = first->number;
 	for (unsigned i = 0; i < lead.workers; i++)
 		check_search(&lead.probes[i], 0);
-	lead_say(
-		"each guest has one segment; a search of it and of all other devices' memory finds "
+	lead_say("each guest has one segment; a search of it and of all other devices' memory "
+		 "finds every mark of its own, a stranger's when there is one, and no other's"); a search of it and of all other devices' memory finds "
 		"every mark of its own, a stranger's when there is one, and none of others");
 }
 
@@ -251,10 +251,8 @@ static void check_noise(struct probe *noisy)
 		if (p->page->results[0])
 			lead_die("worker %u has woken worker %u", noisy->number, i);
 	}
-	lead_say("worker %u wrote %lu values to its doorbell, every peer and every vector: its "
-		 "manager "
-		 "was "
-		 "rung, and none of the others",
+	lead_say("worker %u wrote %lu values to its doorbell, for all peers there can be: its "
+		 "manager was rung, and none of the others",
 		 noisy->number, noisy->page->results[0]);
 }
 
