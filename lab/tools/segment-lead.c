@@ -143,8 +143,7 @@ static void check_memory(void)
 	for (unsigned i = 0; i < lead.workers; i++)
 		check_search(&lead.probes[i], 0);
 	lead_say("each guest has one segment; a search of it and of all other devices' memory "
-		 "finds every mark of its own, a stranger's when there is one, and no other's"); a search of it and of all other devices' memory finds "
-		"every mark of its own, a stranger's when there is one, and none of others");
+		 "finds every mark of its own, a stranger's when there is one, and no other's");
 }
 
 /* Both ways, on every vector; where interrupts arrive the guest does nothing without one. */
