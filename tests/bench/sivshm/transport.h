@@ -62,11 +62,11 @@ static inline void transport_note(struct transport_report *report, uint64_t byte
 enum {
 	/* How often a worker looks before it sleeps, alone on its core, or letting others go first.
 	 */
-	TRANSPORT_LOOKS_ALONE = 100,
+	TRANSPORT_LOOKS_ALONE = 20,
 	TRANSPORT_LOOKS_SHARED = 50,
-	/* And how long it pauses between two looks when alone: each look takes a cache line from
-	 * under the sender's hands, and what comes in the meantime is read all at once. */
-	TRANSPORT_PAUSES = 64,
+	/* And how long it pauses between two looks when alone, about 10 us: who follows close
+	 * behind the sender takes lines from under its hands, and both are slower by that. */
+	TRANSPORT_PAUSES = 1000,
 };
 
 #endif
