@@ -10,6 +10,9 @@
  * in one way if a stream socket is bound there, in another if none is, and does not take up the
  * place of the one whom a live listener waits for.
  *
+ * Whoever waits to be accepted is heard of again and again, also while there is no descriptor for
+ * him. So a listener keeps the place of one.
+ *
  * Whoever connects can send before he is accepted, and looked at. Descriptors he must not: to close
  * them can take as long as he likes. Linux 6.16 and later keep them out.
  */
@@ -102,13 +105,28 @@ static void refuse_descriptors(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &no, sizeof(no));
 }
 
+/* A second descriptor for the same socket serves as well as any. */
+static int keep_place(struct sivshm_listener *l)
+{
+	if (l->spare < 0)
+		l->spare = fcntl(l->fd, F_DUPFD_CLOEXEC, 0);
+	return l->spare < 0 ? -errno : 0;
+}
+
+static void give_place(struct sivshm_listener *l)
+{
+	if (l->spare >= 0)
+		close(l->spare);
+	l->spare = -1;
+}
+
 int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mode,
 			 const struct sivshm_credentials *who)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int rc;
 
-	*l = (struct sivshm_listener){.fd = -1};
+	*l = (struct sivshm_listener){.fd = -1, .spare = -1};
 	l->who = who ? *who : (struct sivshm_credentials){.uid = geteuid(), .gid = -1, .pid = -1};
 	if (!*path || mode & ~(mode_t)0777)
 		return -EINVAL;
@@ -129,6 +147,8 @@ int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mod
 		rc = bind_path(l->fd, &addr);
 	if (rc == 0) {
 		rc = settle(l, mode);
+		if (rc == 0)
+			rc = keep_place(l);
 		if (rc == 0 && listen(l->fd, BACKLOG) < 0)
 			rc = -errno;
 		if (rc < 0)
@@ -136,10 +156,11 @@ int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mod
 	}
 	if (rc == 0)
 		return 0;
+	give_place(l);
 	if (l->fd >= 0)
 		close(l->fd);
 	free(l->path);
-	*l = (struct sivshm_listener){.fd = -1};
+	*l = (struct sivshm_listener){.fd = -1, .spare = -1};
 	return rc;
 }
 
@@ -148,9 +169,10 @@ void sivshm_listener_fini(struct sivshm_listener *l)
 	if (l->fd < 0)
 		return;
 	unlink_own(l);
+	give_place(l);
 	close(l->fd);
 	free(l->path);
-	*l = (struct sivshm_listener){.fd = -1};
+	*l = (struct sivshm_listener){.fd = -1, .spare = -1};
 }
 
 static bool is_expected(const struct sivshm_credentials *who, int fd)
@@ -163,15 +185,32 @@ static bool is_expected(const struct sivshm_credentials *who, int fd)
 	       (who->pid < 0 || who->pid == peer.pid);
 }
 
-int sivshm_listener_accept(struct sivshm_listener *l)
+/* Returns a socket, in the place that was kept if there is no other, or -1. */
+static int accept_next(struct sivshm_listener *l)
 {
 	int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
+		return fd;
+	give_place(l);
+	return accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+static void send_away(struct sivshm_listener *l, int fd)
+{
+	close(fd);
+	keep_place(l);
+}
+
+int sivshm_listener_accept(struct sivshm_listener *l)
+{
+	int fd = accept_next(l);
 
 	if (fd < 0)
 		return -EAGAIN;
 	if (is_expected(&l->who, fd))
 		return fd;
-	close(fd);
+	send_away(l, fd);
 	return -EPERM;
 }
 
@@ -181,6 +220,7 @@ void sivshm_listener_shut(struct sivshm_listener *l)
 
 	shutdown(l->fd, SHUT_RDWR);
 	/* Those who were waiting are sent away. */
-	while ((fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0)
-		close(fd);
+	while ((fd = accept_next(l)) >= 0)
+		send_away(l, fd);
+	give_place(l);
 }

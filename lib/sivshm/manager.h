@@ -32,7 +32,8 @@ int sivshm_range_unmap(struct sivshm_range *range, struct sivshm_span *span);
 
 /* Who a path is for (listen.c). */
 struct sivshm_listener {
-	int fd; /* -1: none */
+	int fd;    /* -1: none */
+	int spare; /* a descriptor's place, for when there are no more; -1: none */
 	struct sivshm_credentials who;
 	char *path;
 	dev_t dev; /* of the socket's file */

@@ -176,7 +176,7 @@ int sivshm_worker_add(struct sivshm_manager *m, const struct sivshm_worker_opts 
 		return -ENOMEM;
 	w->manager = m;
 	w->opts = *opts;
-	w->memfd = w->offered = w->listener.fd = -1;
+	w->memfd = w->offered = w->listener.fd = w->listener.spare = -1;
 	w->socket_watch = (struct sivshm_watch){w, SIVSHM_WATCH_SOCKET, 0};
 	w->listener_watch = (struct sivshm_watch){w, SIVSHM_WATCH_LISTENER, 0};
 	rc = sivshm_pair_init(&w->pair, &m->ringer);
@@ -363,16 +363,18 @@ static int handle_socket(struct sivshm_worker *w, uint32_t events)
 
 static int handle_listener(struct sivshm_worker *w)
 {
-	int fd = sivshm_listener_accept(&w->listener);
+	int rc, fd = sivshm_listener_accept(&w->listener);
 
 	if (fd < 0)
 		return 0;
 	unwatch(w, w->listener.fd);
-	sivshm_listener_shut(&w->listener);
-	if (begin(w, fd) < 0) {
+	rc = begin(w, fd);
+	if (rc < 0)
 		close(fd);
+	/* Not before: the memory's descriptor may be needed by those who are sent away. */
+	sivshm_listener_shut(&w->listener);
+	if (rc < 0)
 		return end(w);
-	}
 	return is_written(w) ? say_joined(w) : 0;
 }
 

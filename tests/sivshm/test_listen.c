@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -275,6 +276,58 @@ static void lets_nobody_in_after_the_first(void **state)
 	close(early);
 }
 
+/* Leaves no place for another descriptor. Returns the limit that was. */
+static struct rlimit use_up_descriptors(void)
+{
+	struct rlimit before, none;
+	int next = fcntl(STDIN_FILENO, F_DUPFD, 0);
+
+	assert_true(next >= 0);
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	none = (struct rlimit){(rlim_t)next, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(fcntl(STDIN_FILENO, F_DUPFD, 0), -1);
+	return before;
+}
+
+/* Nobody is left waiting, and the manager not busy with him, while it has no descriptor to spare.
+ */
+static void receives_without_descriptors(void **state)
+{
+	struct desk *desk = *state;
+	struct sivshm_credentials other = {.uid = -1, .gid = -1, .pid = (int64_t)getpid() + 1};
+	struct sivshm_worker *strict = add_listening(desk, &other), *w;
+	struct pollfd ready = {.fd = sivshm_manager_fd(desk->manager), .events = POLLIN};
+	int strangers[3], fds[3];
+	struct rlimit limit;
+
+	for (unsigned i = 0; i < 3; i++)
+		strangers[i] = connect_raw();
+	limit = use_up_descriptors();
+	desk_settle(desk);
+	for (unsigned i = 0; i < 3; i++)
+		sivshm_manager_dispatch(desk->manager, 0);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(poll(&ready, 1, 0), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_true(is_turned_away(strangers[i]));
+		close(strangers[i]);
+	}
+	sivshm_worker_remove(strict);
+	w = add_listening(desk, NULL);
+	for (unsigned i = 0; i < 3; i++)
+		fds[i] = connect_raw();
+	limit = use_up_descriptors();
+	desk_settle(desk);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(desk_count(desk, w, DESK_JOINED), 1);
+	assert_false(is_turned_away(fds[0]));
+	assert_true(is_turned_away(fds[1]) && is_turned_away(fds[2]));
+	for (unsigned i = 0; i < 3; i++)
+		close(fds[i]);
+}
+
 static void *read_all(void *arg)
 {
 	struct bare *bare = arg;
@@ -485,6 +538,7 @@ int main(void)
 		TEST(turns_strangers_away),
 		TEST(lets_the_expected_in_after_strangers),
 		TEST(lets_nobody_in_after_the_first),
+		TEST(receives_without_descriptors),
 		TEST(waits_for_no_slow_reader),
 		TEST(waits_for_no_slow_child),
 		TEST(gives_up_on_who_leaves_early),
