@@ -16,7 +16,7 @@ done <"$LAB_DIR/probe.log"
 step "a word count in four guests, one of which is killed in its midst"
 texts=$LAB_DIR/texts
 mkdir "$texts"
-for copy in 1 2 3 4 5 6 7 8; do
+for copy in 1 2 3 4 5 6 7 8 9 10 11 12; do
 	mkdir "$texts/$copy"
 	cp -r "$lab"/../{doc,include,lab,lib,man,src,tests} "$texts/$copy/"
 done
@@ -30,8 +30,9 @@ gathered() { # prints how many items have been
 	sed -n 's/.*, \([0-9]*\) items, .*/\1/p' "$LAB_DIR/distribute.log" | tail -n1
 }
 
-has_begun() {
-	[ "$(gathered)" -gt 0 ]
+# A guest has four items at most, so each has some.
+all_have_items() {
+	[ "$(sed -n 's/.* \([0-9]*\) in flight$/\1/p' "$LAB_DIR/distribute.log" | tail -n1)" -gt 12 ]
 }
 
 four_in_order() {
@@ -43,7 +44,7 @@ wait_for 20 "four QEMUs that hold what they should, and not more" four_in_order
 victim=${qemus[1]}
 segment=$(stat -L -c %i "$(find "/proc/$victim/fd" -lname '/memfd:*')")
 memory_is_held "$segment" || fail "the memory of the guest to be killed cannot be seen"
-wait_for 90 "the first words" has_begun
+wait_for 90 "all guests to count words" all_have_items
 # Stopped first, so that it has items it will not answer.
 kill -STOP "$victim"
 sleep 0.5
