@@ -261,24 +261,27 @@ static int resume(struct sivshm_channel *c)
 
 	rx->received = rx->released = rx->told = load(&rx->own->consumed);
 	tx->sent = load(&tx->own->sent);
-	/* What was not pushed before is pushed with the next. */
-	tx->consumed = tx->pushed = load(&tx->other->consumed);
-	if (rx->received % CHANNEL_WORD || tx->sent % CHANNEL_WORD || tx->consumed > tx->sent ||
-	    tx->sent - tx->consumed > c->size - CHANNEL_WORD)
+	if (rx->received % CHANNEL_WORD || tx->sent % CHANNEL_WORD)
 		return -EPROTO;
 	rx->at = rx->received % c->size;
 	tx->at = tx->sent % c->size;
-	/* One message may have been published and not counted. */
+	/* One message may have been published and not counted, and may have been read since. */
 	rc = parse(tx->ring, c->size, c->max, tx->at, &m);
+	if (rc < 0)
+		return rc;
 	if (rc > 0) {
 		tx->sent += m.span;
 		tx->at = m.end_at;
-		if (tx->sent - tx->consumed > c->size - CHANNEL_WORD ||
-		    load(header_at(tx->ring, tx->at)))
+		if (load(header_at(tx->ring, tx->at)))
 			return -EPROTO;
-		store(&tx->own->sent, tx->sent);
 	}
-	return rc < 0 ? rc : 0;
+	/* Acquire: as in look_for_room(). What was not pushed before is pushed with the next. */
+	tx->consumed = atomic_load_explicit(&tx->other->consumed, memory_order_acquire);
+	tx->pushed = tx->consumed;
+	if (tx->consumed > tx->sent || tx->sent - tx->consumed > c->size - CHANNEL_WORD)
+		return -EPROTO;
+	store(&tx->own->sent, tx->sent);
+	return 0;
 }
 
 int sivshm_channel_attach(struct sivshm_port *p, const struct sivshm_channel_opts *opts,

@@ -402,6 +402,35 @@ static void a_worker_goes_on_where_another_ended(void **state)
 	close_channel();
 }
 
+/* Its last message is out, and not counted: whether the other side is quick makes no difference. */
+static void last_words_may_have_been_read(void **state)
+{
+	const struct sivshm_channel_opts opts = {.struct_bytes = sizeof(opts)};
+	uint64_t number = 0;
+
+	open_channel(SEGMENT);
+	for (unsigned n = 0; n < 2000; n++) {
+		struct channel_head *head = sivshm_port_memory(pair.worker);
+		struct channel_side *own = &head->sides[CHANNEL_WORKER];
+		uint64_t sent = atomic_load(&own->sent);
+		size_t bytes = chance(3000);
+
+		send(worker, number, bytes);
+		atomic_store(&own->sent, sent);
+		check_next(manager, number++, bytes);
+		sivshm_channel_release(manager);
+		assert_int_equal(sivshm_channel_arm(manager), 0);
+		sivshm_channel_destroy(worker);
+		assert_int_equal(sivshm_channel_attach(pair.worker, &opts, &worker), 0);
+		if (chance(2)) {
+			send(worker, number, 1);
+			assert_int_equal(sivshm_channel_push(worker), 0);
+			check_next(manager, number++, 1);
+		}
+	}
+	close_channel();
+}
+
 static void what_was_not_given_back_comes_again(void **state)
 {
 	struct sivshm_channel_opts opts = {.struct_bytes = sizeof(opts)};
@@ -528,6 +557,7 @@ int main(void)
 		cmocka_unit_test(nobody_sleeps_before_pushing),
 		cmocka_unit_test(waiting_ends),
 		cmocka_unit_test(a_worker_goes_on_where_another_ended),
+		cmocka_unit_test(last_words_may_have_been_read),
 		cmocka_unit_test(what_was_not_given_back_comes_again),
 		cmocka_unit_test(channels_lie_side_by_side),
 		cmocka_unit_test(options_that_make_no_sense_are_refused),
