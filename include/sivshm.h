@@ -240,7 +240,8 @@ int sivshm_channel_push(struct sivshm_channel *c);
 int sivshm_channel_send(struct sivshm_channel *c, const void *data, size_t bytes);
 /* Asks to be rung when there is room for @bytes. Returns 1 if there is already, 0, or -EPROTO. */
 int sivshm_channel_arm_room(struct sivshm_channel *c, size_t bytes);
-/* Pushes, and sleeps until there is. Returns 1, 0 (the time is over), -EPIPE or -EPROTO. */
+/* Pushes, and sleeps until there is. Returns 1, 0 (the time is over), -EPIPE, -EINTR (a signal
+ * came) or -EPROTO. */
 int sivshm_channel_wait_room(struct sivshm_channel *c, size_t bytes, int timeout_ms);
 
 /*
@@ -258,7 +259,8 @@ void sivshm_channel_release(struct sivshm_channel *c);
 ssize_t sivshm_channel_recv(struct sivshm_channel *c, void *data, size_t max);
 /* Asks to be rung by the next message. Returns 1 if there is one already, 0, or -EPROTO. */
 int sivshm_channel_arm(struct sivshm_channel *c);
-/* Pushes, and sleeps until there is one. Returns 1, 0 (the time is over), -EPIPE or -EPROTO. */
+/* Pushes, and sleeps until there is one. Returns 1, 0 (the time is over), -EPIPE, -EINTR (a signal
+ * came) or -EPROTO. */
 int sivshm_channel_wait(struct sivshm_channel *c, int timeout_ms);
 
 #ifdef __GNUC__

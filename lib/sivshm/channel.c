@@ -599,10 +599,13 @@ static int sleep_until(struct sivshm_channel *c, int timeout_ms,
 
 	for (;;) {
 		rc = arm(c, bytes);
-		if (rc || !left)
+		if (rc)
 			return rc;
-		/* That it is gone is found out below. */
+		/* Also for who only looks, as that may be all he does. That it is gone is found out
+		 * below. */
 		sivshm_channel_push(c);
+		if (!left)
+			return 0;
 		woken = sivshm_port_wait(c->port, c->vector, left);
 		if (woken < 0) {
 			/* Its last words may have come since. */

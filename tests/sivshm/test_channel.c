@@ -341,6 +341,14 @@ static void nobody_sleeps_before_pushing(void **state)
 	assert_int_equal(sivshm_channel_wait_room(manager, 8, 1), 0);
 	assert_int_equal(rings(pair.worker), 2);
 	close_channel();
+
+	/* Who waits for no time at all can do so for ever. */
+	open_channel(SEGMENT);
+	assert_int_equal(sivshm_channel_arm(worker), 0);
+	send(manager, 0, 8);
+	assert_int_equal(sivshm_channel_wait(manager, 0), 0);
+	assert_int_equal(rings(pair.worker), 1);
+	close_channel();
 }
 
 static void say_last_words(void)
