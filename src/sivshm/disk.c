@@ -11,12 +11,19 @@
 
 #include "base/clock.h"
 
-/*
- * A frontend may ring the control vector as it likes: so often in a while its page is looked at,
- * and an attempt to connect, which costs most, counts for several looks.
- */
-enum { LOOKS_MAX = 64, CONNECT_LOOKS = 8 };
+/* A frontend may ring the control vector as it likes: so often in a while its page is looked at. */
+enum { LOOKS_MAX = 64 };
 #define CALM_NS (20 * NSEC_PER_MSEC)
+
+/*
+ * What a frontend has the control thread do beyond looking (queues and segments are made for it,
+ * and taken away) can take long: many milliseconds for many deep queues. For each of them it is not
+ * listened to for PRICE others, which belong to everybody else. So much it may owe before, and no
+ * more is ever collected.
+ */
+enum { PRICE = 8 };
+#define DEBT_MAX_NS (2 * NSEC_PER_SEC)
+#define CREDIT_NS   (500 * NSEC_PER_MSEC)
 
 /* Always one shot: see lane.c. */
 enum { DEAF = EPOLLONESHOT, LISTENING = EPOLLIN | EPOLLONESHOT };
@@ -38,6 +45,8 @@ static void set_error(struct sivshm_disk *d, const char *fmt, ...)
 	memcpy(d->error, error, sizeof(error));
 	log_limited(&d->log_limit, LOG_LEVEL_WARNING, "%s: %s", d->label, d->error);
 }
+
+static void calmed(struct reactor_timer *t);
 
 struct sivshm_disk *sivshm_disk_create(struct sivshm_door *door,
 				       const struct sivshm_door_worker *want, uint32_t number)
@@ -69,6 +78,7 @@ struct sivshm_disk *sivshm_disk_create(struct sivshm_door *door,
 	d->gid = want->gid;
 	d->mode = want->mode ? want->mode : 0600;
 	d->guest.bounce.max = door->opts.guest_bounce_pages;
+	d->calm.fire = calmed;
 	list_init(&d->waiters);
 	door->numbers[number] = true;
 	list_add_tail(&door->disks, &d->node);
@@ -172,11 +182,34 @@ static void offer(struct sivshm_disk *d, uint32_t epoch)
 	ring(d);
 }
 
+/* The control thread's time */
+
+static void charge(struct sivshm_disk *d, uint64_t begin_ns)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (d->paid_ns + CREDIT_NS < now_ns)
+		d->paid_ns = now_ns - CREDIT_NS;
+	d->paid_ns += (now_ns - begin_ns) * PRICE;
+	if (d->paid_ns > now_ns + DEBT_MAX_NS)
+		d->paid_ns = now_ns + DEBT_MAX_NS;
+}
+
+/* Whether nothing is done for it now; then the calm timer will tell. */
+static bool has_to_rest(struct sivshm_disk *d)
+{
+	uint64_t now_ns = clock_now_ns();
+
+	if (d->paid_ns <= now_ns)
+		return false;
+	reactor_timer_start(d->door->opts.control, &d->calm, d->paid_ns - now_ns);
+	return true;
+}
+
 /* The segment */
 
 static void forget_control(struct sivshm_disk *d)
 {
-	reactor_timer_stop(d->door->opts.control, &d->calm);
 	reactor_fd_del(d->door->opts.control, &d->control);
 	d->looks = 0;
 	d->deaf = false;
@@ -191,6 +224,10 @@ static void control_rung(struct reactor_fd *f, uint32_t events)
 {
 	struct sivshm_disk *d = container_of(f, struct sivshm_disk, control);
 
+	if (has_to_rest(d)) {
+		d->deaf = true;
+		return;
+	}
 	(void)sivshm_port_take(port_of(d), 0);
 	if (!d->looks)
 		reactor_timer_start(d->door->opts.control, &d->calm, CALM_NS);
@@ -208,6 +245,8 @@ static void calmed(struct reactor_timer *t)
 	if (d->deaf)
 		listen_again(d);
 	d->deaf = false;
+	if (!d->peer)
+		sivshm_disk_evaluate(d);
 }
 
 static void peer_joined(struct sivshm_worker *w, void *arg)
@@ -281,7 +320,6 @@ int sivshm_disk_open(struct sivshm_disk *d, struct err *err)
 	d->state = CONTROL_BACKEND_NONE;
 	d->epoch = 0;
 	d->revision = 0;
-	d->calm.fire = calmed;
 	make_offer(d);
 	/* Before anybody can see it. */
 	sivshm_page_init(d->page, &d->offer);
@@ -311,6 +349,7 @@ static void unmap_segment(struct sivshm_disk *d)
 
 static void close_segment(struct sivshm_disk *d)
 {
+	reactor_timer_stop(d->door->opts.control, &d->calm);
 	if (!d->peer)
 		return;
 	forget_control(d);
@@ -411,9 +450,12 @@ static void stop(struct sivshm_disk *d, const char *reason)
 
 static void end_connection(struct sivshm_disk *d)
 {
+	uint64_t begin_ns = clock_now_ns();
+
 	blkif_connection_destroy(d->rings);
 	d->rings = NULL;
 	d->phase = SIVSHM_DISK_IDLE;
+	charge(d, begin_ns);
 }
 
 static void conn_started(void *arg, int rc)
@@ -514,13 +556,14 @@ static int start_connection(struct sivshm_disk *d, struct err *err)
 
 static void connect_frontend(struct sivshm_disk *d)
 {
+	uint64_t begin_ns = clock_now_ns();
 	struct err err;
 	int rc = sivshm_page_read(d->page, &d->offer, &d->choice, &err);
 
-	d->looks += CONNECT_LOOKS;
 	d->reason[0] = 0;
 	if (!rc)
 		rc = start_connection(d, &err);
+	charge(d, begin_ns);
 	if (rc) {
 		say_why(d, CONTROL_BACKEND_REFUSED, err.text);
 		return;
@@ -632,9 +675,17 @@ static void end(struct sivshm_disk *d)
 
 static void reopen(struct sivshm_disk *d)
 {
+	uint64_t begin_ns = clock_now_ns();
 	struct err err;
+	int rc;
 
-	if ((d->bdev || !sivshm_disk_claim(d, &err)) && !sivshm_disk_open(d, &err)) {
+	if (has_to_rest(d))
+		return;
+	rc = d->bdev ? 0 : sivshm_disk_claim(d, &err);
+	if (!rc)
+		rc = sivshm_disk_open(d, &err);
+	charge(d, begin_ns);
+	if (!rc) {
 		d->error[0] = 0;
 		return;
 	}
@@ -642,6 +693,14 @@ static void reopen(struct sivshm_disk *d)
 	/* A bdev that comes tells of itself. */
 	if (d->bdev)
 		sivshm_door_retry_later(d->door);
+}
+
+static void lose_peer(struct sivshm_disk *d)
+{
+	uint64_t begin_ns = clock_now_ns();
+
+	close_segment(d);
+	charge(d, begin_ns);
 }
 
 void sivshm_disk_evaluate(struct sivshm_disk *d)
@@ -660,7 +719,7 @@ void sivshm_disk_evaluate(struct sivshm_disk *d)
 		return;
 	}
 	if (d->gone)
-		close_segment(d);
+		lose_peer(d);
 	if (!d->peer) {
 		reopen(d);
 		return;

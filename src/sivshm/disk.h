@@ -85,6 +85,7 @@ struct sivshm_disk {
 	struct reactor_timer calm;        /* until it is listened to again */
 	unsigned looks;                   /* at the page, since the timer runs */
 	bool deaf;                        /* and for now there are no more */
+	uint64_t paid_ns;                 /* when the control thread's time is paid for */
 	struct sivshm_offer offer;        /* the last that was made */
 	enum control_backend_state state; /* as we said it last */
 	uint32_t epoch;

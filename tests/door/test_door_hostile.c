@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -512,6 +513,79 @@ static void storm_of_epochs(void **state)
 	hand_close(&h);
 }
 
+static void get_cpu_time(void *arg)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	*(uint64_t *)arg = (uint64_t)t.tv_sec * NSEC_PER_SEC + (uint64_t)t.tv_nsec;
+}
+
+/* To make as many queues as can be had takes time, of which others must have most. */
+static void storm_of_queues(void **state)
+{
+	enum { QUEUES = 63, ORDER = 4 };
+	uint64_t before, now, begin_ns;
+	struct control_frontend *f;
+	struct hand h;
+
+	stage_add((struct sivshm_door_worker){.max_queues = QUEUES, .segment_bytes = 16 << 20});
+	h = hand_open("w");
+	hand_choose(&h);
+	f = &h.page->frontend;
+	f->nr_queues = QUEUES;
+	f->ring_order = ORDER;
+	for (uint32_t n = 0; n < QUEUES; n++) {
+		f->rings[n] = 1 + (n << ORDER);
+		memset((char *)h.page + (size_t)f->rings[n] * BLKIF_PAGE_SIZE, 0, BLKIF_PAGE_SIZE);
+	}
+	stage_on_control(get_cpu_time, &before);
+	begin_ns = clock_now_ns();
+	for (uint32_t epoch = 1;; epoch++) {
+		hand_begin(&h, epoch);
+		hand_say(&h, CONTROL_FRONTEND_READY);
+		hand_wait(&h, CONTROL_BACKEND_CONNECTED);
+		stage_on_control(get_cpu_time, &now);
+		if (now - before > 200 * NSEC_PER_MSEC)
+			break;
+	}
+	/* An eighth, and what it may owe in the beginning. */
+	assert_true(clock_now_ns() - begin_ns > 4 * (now - before));
+	hand_close(&h);
+}
+
+static void run_into_debt(void *arg)
+{
+	struct sivshm_disk *d = list_entry(stage_door()->disks.next, struct sivshm_disk, node);
+
+	d->paid_ns = clock_now_ns() + 300 * NSEC_PER_MSEC;
+}
+
+/* One that has come and gone too often waits for the next segment, and can be removed meanwhile. */
+static void haunts(void **state)
+{
+	struct sivshm_port *p;
+	uint64_t begin_ns;
+
+	stage_add(usual);
+	p = stage_open("w");
+	begin_ns = clock_now_ns();
+	stage_on_control(run_into_debt, NULL);
+	sivshm_port_close(p);
+	stage_wait_state("w", "waiting");
+	sivshm_port_close(stage_open("w"));
+	assert_true(clock_now_ns() - begin_ns >= 300 * NSEC_PER_MSEC);
+
+	p = stage_open("w");
+	stage_on_control(run_into_debt, NULL);
+	sivshm_port_close(p);
+	stage_wait_state("w", "waiting");
+	stage_remove("w", false);
+	stage_wait_removed();
+	/* Nothing is left that would look at it. */
+	usleep(400000);
+}
+
 /* It cannot be added to, and its owner has made writing to it block. */
 static void saturated_by_the_frontend(void **state)
 {
@@ -609,6 +683,8 @@ int main(void)
 		TEST(storm_on_a_queue),
 		TEST(storm_on_the_control_vector),
 		TEST(storm_of_epochs),
+		TEST(storm_of_queues),
+		TEST(haunts),
 		TEST(saturated_by_the_frontend),
 		TEST(saturated_at_the_backend),
 	};
