@@ -299,6 +299,7 @@ static void print_worker(FILE *out, const json_t *worker)
 	text_print(out,
 		   "  -device ivshmem-doorbell,chardev=sluice-%s,vectors=%" JSON_INTEGER_FORMAT,
 		   name, client_number(worker, "vectors"));
+	fputs("  -smp 1,maxcpus=2        (or more; under emulation, see sluice-sivshm(8))\n", out);
 	fputs("and a process, by libsivshm, at\n", out);
 	text_print(out, "  unix:%s", socket);
 	fputs("or for a try\n", out);

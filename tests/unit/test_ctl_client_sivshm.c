@@ -107,6 +107,7 @@ static void shows_how_to_get_one(void **state)
 		    "A QEMU guest gets it by\n"
 		    "  -chardev socket,id=sluice-w1,path=/run/a,,b.sock\n"
 		    "  -device ivshmem-doorbell,chardev=sluice-w1,vectors=3\n"
+		    "  -smp 1,maxcpus=2        (or more; under emulation, see sluice-sivshm(8))\n"
 		    "and a process, by libsivshm, at\n"
 		    "  unix:/run/a,b.sock\n"
 		    "or for a try\n"
