@@ -298,7 +298,7 @@ static void look_for_stalls(struct work *w)
 /* Sleeps until something happens, but not if something has already. */
 static int sleep_or_look(struct work *w, bool moved)
 {
-	bool reads = !w->head && !w->source_over && source_fd(w->source) >= 0;
+	bool reads = !w->again.first && !w->head && !w->source_over && source_fd(w->source) >= 0;
 	struct pollfd input = {reads ? source_fd(w->source) : -1, POLLIN, 0};
 
 	if (moved && w->now_ns - w->looked_ns < LOOK_NS)

@@ -436,6 +436,53 @@ static void test_killed_from_outside(void **state)
 	tool_free(&t);
 }
 
+/* Processor time of the tool, in clock ticks. */
+static unsigned long ticks(const struct tool *t)
+{
+	unsigned long user = 0, system = 0;
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", t->pid);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f,
+				"%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+				&user, &system),
+			 2);
+	fclose(f);
+	return user + system;
+}
+
+/* More input does not keep it busy while what a lost worker had can go to nobody yet. */
+static void test_waits_with_input_at_hand(void **state)
+{
+	unsigned long before;
+	pid_t pids[2];
+	struct tool t;
+
+	tool_start(&t, DISTRIBUTE("--workers", "2", "--in-flight", "1", "--by", "round-robin",
+				  "--batch", "1", "--", tool_worker(), "echo"));
+	assert_int_equal(write(t.in, "a\nb\n", 4), 4);
+	tool_await(&t, "a\n");
+	tool_await(&t, "b\n");
+	assert_int_equal(tool_children(&t, pids, 2), 2);
+	kill(pids[0], SIGSTOP);
+	kill(pids[1], SIGSTOP);
+	assert_int_equal(write(t.in, "c\nd\n", 4), 4);
+	usleep(300000);
+	kill(pids[0], SIGKILL);
+	tool_await(&t, "was killed by signal 9");
+	before = ticks(&t);
+	assert_int_equal(write(t.in, "e\n", 2), 2);
+	sleep(1);
+	assert_true(ticks(&t) - before < (unsigned long)sysconf(_SC_CLK_TCK) / 10);
+	kill(pids[1], SIGCONT);
+	assert_int_equal(tool_finish(&t, NULL, 0), 0);
+	assert_int_equal(tool_count(t.out.data, "\n"), 5);
+	tool_free(&t);
+}
+
 static void test_no_worker_is_left(void **state)
 {
 	struct tool t;
@@ -539,6 +586,7 @@ int main(void)
 		cmocka_unit_test(test_a_worker_that_stops),
 		cmocka_unit_test(test_last_words),
 		cmocka_unit_test(test_killed_from_outside),
+		cmocka_unit_test(test_waits_with_input_at_hand),
 		cmocka_unit_test(test_no_worker_is_left),
 		cmocka_unit_test(test_a_signal_ends_it),
 		cmocka_unit_test(test_output_that_is_full),
