@@ -2,11 +2,13 @@
 #include "sivshm/disk.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -267,18 +269,32 @@ static void peer_gone(struct sivshm_worker *w, void *arg)
 	sivshm_disk_evaluate(d);
 }
 
-/* Listens as itself, or lets in who was named. */
+/*
+ * Listens as itself, or lets in who was named. The directory may be somebody else's, who can put
+ * another file in the socket's place: what is given away is a socket of ours, whatever its name is.
+ */
 static int give_socket(const struct sivshm_disk *d, struct err *err)
 {
 	uid_t uid = d->uid < 0 || d->uid == (int64_t)geteuid() ? (uid_t)-1 : (uid_t)d->uid;
 	gid_t gid = d->gid < 0 ? (gid_t)-1 : (gid_t)d->gid;
+	struct stat st;
+	int fd, rc = 0;
 
 	if (uid == (uid_t)-1 && gid == (gid_t)-1)
 		return 0;
-	if (lchown(d->path, uid, gid))
-		return err_set(err, -errno, "cannot give socket %s to user %lld, group %lld: %s",
-			       d->path, (long long)d->uid, (long long)d->gid, strerror(errno));
-	return 0;
+	fd = open(d->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		rc = -errno;
+	else if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
+		rc = -EADDRINUSE;
+	else if (fchownat(fd, "", uid, gid, AT_EMPTY_PATH))
+		rc = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (rc)
+		err_set(err, rc, "cannot give socket %s to user %lld, group %lld: %s", d->path,
+			(long long)d->uid, (long long)d->gid, strerror(-rc));
+	return rc;
 }
 
 static int listen_for_peer(struct sivshm_disk *d, struct err *err)

@@ -265,6 +265,9 @@ static int check(const struct sivshm_door *d, const struct sivshm_door_worker *w
 	if (find(d, w->name))
 		return err_set(err, -EEXIST, "there is a worker %s already: choose another name",
 			       w->name);
+	/* It would be cut off, and mean another. */
+	if (strlen(w->bdev) >= sizeof(((struct sivshm_disk *)0)->bdev_name))
+		return err_set(err, -ENOENT, "no bdev has a name as long as \"%.80s\"", w->bdev);
 	if (bytes && (bytes & (bytes - 1) || bytes < SIVSHM_DOOR_MIN_SEGMENT ||
 		      bytes > SIVSHM_DOOR_MAX_SEGMENT))
 		return err_set(err, -EINVAL,

@@ -694,6 +694,41 @@ static void bad_workers(void **state)
 	assert_int_equal(stage_try_add((struct sivshm_door_worker){0}, &err), -EEXIST);
 }
 
+/* A name that is cut off is another's. */
+static void bdev_with_the_longest_name(void **state)
+{
+	char name[65];
+	struct err err;
+
+	memset(name, 'x', sizeof(name) - 1);
+	name[63] = 0;
+	stage_held(name, 1 << 20);
+	name[63] = 'x';
+	name[64] = 0;
+	assert_int_equal(stage_try_add((struct sivshm_door_worker){.bdev = name}, &err), -ENOENT);
+	name[63] = 0;
+	stage_add((struct sivshm_door_worker){.bdev = name});
+}
+
+static void socket_of_another(void **state)
+{
+	char path[] = "/tmp/door-socket-XXXXXX", name[64];
+	struct stat st;
+
+	if (geteuid())
+		skip();
+	assert_non_null(mkdtemp(path));
+	snprintf(name, sizeof(name), "%s/s", path);
+	stage_add((struct sivshm_door_worker){.socket = name, .uid = 12345, .gid = 54321});
+	assert_int_equal(lstat(name, &st), 0);
+	assert_int_equal(st.st_uid, 12345);
+	assert_int_equal(st.st_gid, 54321);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	stage_remove("w", false);
+	stage_wait_removed();
+	assert_int_equal(rmdir(path), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
@@ -718,6 +753,8 @@ int main(void)
 		TEST(listed_and_remembered),
 		TEST(strangers_are_turned_away),
 		TEST(bad_workers),
+		TEST(bdev_with_the_longest_name),
+		TEST(socket_of_another),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
