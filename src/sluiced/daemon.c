@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -151,6 +152,17 @@ static int block_signals(struct daemon *d, struct err *err)
 	return d->signals.fd < 0
 		       ? err_set(err, -errno, "cannot listen to signals: %s", strerror(errno))
 		       : 0;
+}
+
+/* As many descriptors as may be had: a worker of the second door takes up to 131. */
+static void raise_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int create_reactors(struct daemon *d, struct err *err)
@@ -330,6 +342,7 @@ static int start_all(struct daemon *d, const char *root, struct err *err)
 	rc = block_signals(d, err);
 	if (rc)
 		return rc;
+	raise_limit();
 	rc = create_reactors(d, err);
 	if (rc)
 		return rc;

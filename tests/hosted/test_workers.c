@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -162,6 +163,25 @@ static void a_frontend_is_served_and_a_successor_has_its_worker(void **state)
 	run("sivshm delete w");
 	run("bdev delete disk");
 	service_end();
+}
+
+/* What a shell or systemd gives a program is few, and what it may have is many. */
+static void descriptors_are_not_wanting(void **state)
+{
+	struct rlimit limit, few;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	if (limit.rlim_max < 1024)
+		skip();
+	few = limit;
+	few.rlim_cur = 256;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	service_start();
+	run("bdev create null disk --size 1G");
+	for (unsigned i = 0; i < 4; i++)
+		run("sivshm create w%u disk --segment 64K --queues 63 --shared", i);
+	service_end();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 }
 
 static void what_is_wrong_is_said(void **state)
@@ -343,6 +363,7 @@ int main(void)
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, service_teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(a_frontend_is_served_and_a_successor_has_its_worker),
+		TEST(descriptors_are_not_wanting),
 		TEST(what_is_wrong_is_said),
 		TEST(a_worker_waits_for_its_bdev),
 		TEST(one_that_cannot_be_made_is_kept),
