@@ -67,6 +67,12 @@ struct device {
 
 struct dma_vfio {
 	struct dma dma;
+	/*
+	 * Who comes and goes: groups, devices, and mappings of others' memory. Taken before the
+	 * dma's lock, and held while the kernel pins a large mapping, for which reactors that want
+	 * a page of the window do not wait.
+	 */
+	pthread_mutex_t shape;
 	int container;
 	struct range ranges[RANGES_MAX];
 	unsigned nr_ranges;
@@ -185,11 +191,10 @@ static bool find_iova(struct dma_vfio *v, uint64_t from, uint64_t len, uint64_t 
 	return false;
 }
 
-/* Finds an IOVA for @m, maps it, and keeps it in the list. */
-static int add_mapping(struct dma_vfio *v, struct mapping *m, struct err *err)
+/* Finds an IOVA for @m and keeps it in the list: nobody else can have the place. */
+static int place_mapping(struct dma_vfio *v, struct mapping *m, struct err *err)
 {
 	struct list *next;
-	int rc;
 
 	if (list_empty(&v->groups))
 		return err_set(err, -ENODEV, "VFIO has no memory before a drive is there");
@@ -199,9 +204,6 @@ static int add_mapping(struct dma_vfio *v, struct mapping *m, struct err *err)
 			       "the IOMMU has no room for %llu KiB more: use fewer or shallower "
 			       "queues",
 			       (unsigned long long)m->len >> 10);
-	rc = map_or_say(v, m, err);
-	if (rc)
-		return rc;
 	list_add_tail(next, &m->node); /* in front of it */
 	return 0;
 }
@@ -251,7 +253,12 @@ static int grow(struct dma *d, size_t pages, bool contiguous, struct err *err)
 	madvise(at, n * DMA_PAGE_SIZE, MADV_DONTDUMP);
 	/* Better with it, as good without: not every kernel has large pages. */
 	madvise(at, n * DMA_PAGE_SIZE, MADV_HUGEPAGE);
-	rc = add_mapping(v, m, err);
+	rc = place_mapping(v, m, err);
+	if (!rc) {
+		rc = map_or_say(v, m, err);
+		if (rc)
+			list_del(&m->node);
+	}
 	if (rc) {
 		mprotect(at, n * DMA_PAGE_SIZE, PROT_NONE);
 		goto fail;
@@ -314,6 +321,7 @@ int dma_vfio_create(size_t max_pages, struct dma **out, struct err *err)
 		err_set(err, rc, "no memory left for device memory");
 		goto fail;
 	}
+	pthread_mutex_init(&v->shape, NULL);
 	*out = &v->dma;
 	return 0;
 fail:
@@ -334,6 +342,7 @@ void dma_vfio_destroy(struct dma *d)
 	close(v->container);
 	munmap(v->reserved, v->reserved_len);
 	dma_fini(d);
+	pthread_mutex_destroy(&v->shape);
 	free(v);
 }
 
@@ -540,6 +549,7 @@ int dma_vfio_open_device(struct dma *d, const char *address, struct err *err)
 		free(dev);
 		return rc;
 	}
+	pthread_mutex_lock(&v->shape);
 	pthread_mutex_lock(&d->lock);
 	g = find_group(v, number);
 	if (!g)
@@ -564,6 +574,7 @@ int dma_vfio_open_device(struct dma *d, const char *address, struct err *err)
 		free(dev);
 	}
 	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&v->shape);
 	return rc;
 }
 
@@ -572,6 +583,7 @@ void dma_vfio_close_device(struct dma *d, int fd)
 	struct dma_vfio *v = vfio_of(d);
 	struct list *pos, *tmp;
 
+	pthread_mutex_lock(&v->shape);
 	pthread_mutex_lock(&d->lock);
 	list_for_each_safe (pos, tmp, &v->devices) {
 		struct device *dev = list_entry(pos, struct device, node);
@@ -585,9 +597,34 @@ void dma_vfio_close_device(struct dma *d, int fd)
 		free(dev);
 	}
 	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&v->shape);
 }
 
 /* Memory of others' */
+
+static void forget_mapping(struct dma_vfio *v, struct mapping *m)
+{
+	pthread_mutex_lock(&v->dma.lock);
+	list_del(&m->node);
+	pthread_mutex_unlock(&v->dma.lock);
+}
+
+/* NULL: there is none like that. */
+static struct mapping *find_mapping(struct dma_vfio *v, uint64_t bus, size_t pages)
+{
+	struct mapping *found = NULL;
+	struct list *pos;
+
+	pthread_mutex_lock(&v->dma.lock);
+	list_for_each (pos, &v->mappings) {
+		struct mapping *m = list_entry(pos, struct mapping, node);
+
+		if (m->iova == bus && m->len == (uint64_t)pages * DMA_PAGE_SIZE)
+			found = m;
+	}
+	pthread_mutex_unlock(&v->dma.lock);
+	return found;
+}
 
 int dma_vfio_map(struct dma *d, void *virt, size_t pages, uint64_t *bus, struct err *err)
 {
@@ -597,9 +634,16 @@ int dma_vfio_map(struct dma *d, void *virt, size_t pages, uint64_t *bus, struct 
 
 	if (!m)
 		return err_set(err, -ENOMEM, "no memory left for a mapping");
+	pthread_mutex_lock(&v->shape);
 	pthread_mutex_lock(&d->lock);
-	rc = add_mapping(v, m, err);
+	rc = place_mapping(v, m, err);
 	pthread_mutex_unlock(&d->lock);
+	if (!rc) {
+		rc = map_or_say(v, m, err);
+		if (rc)
+			forget_mapping(v, m);
+	}
+	pthread_mutex_unlock(&v->shape);
 	if (rc)
 		free(m);
 	else
@@ -610,17 +654,15 @@ int dma_vfio_map(struct dma *d, void *virt, size_t pages, uint64_t *bus, struct 
 void dma_vfio_unmap(struct dma *d, uint64_t bus, size_t pages)
 {
 	struct dma_vfio *v = vfio_of(d);
-	struct list *pos, *tmp;
+	struct mapping *m;
 
-	pthread_mutex_lock(&d->lock);
-	list_for_each_safe (pos, tmp, &v->mappings) {
-		struct mapping *m = list_entry(pos, struct mapping, node);
-
-		if (m->iova != bus || m->len != (uint64_t)pages * DMA_PAGE_SIZE)
-			continue;
-		list_del(pos);
+	pthread_mutex_lock(&v->shape);
+	m = find_mapping(v, bus, pages);
+	if (m) {
+		/* First, so that its place is nobody else's yet. */
 		unmap(v, m);
+		forget_mapping(v, m);
 		free(m);
 	}
-	pthread_mutex_unlock(&d->lock);
+	pthread_mutex_unlock(&v->shape);
 }

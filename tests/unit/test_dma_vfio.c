@@ -5,6 +5,7 @@
  * inside the ranges, and until the container's last group has gone.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -69,6 +71,8 @@ static struct {
 	unsigned nr_allowed;
 	unsigned told;    /* ranges, of those, while group 1 has joined; 0: all */
 	unsigned refused; /* mappings */
+	struct dma *busy; /* while it maps and unmaps, somebody takes a page of this */
+	unsigned taken;
 } kernel;
 
 /* Device "0000:00:0N.0" is in group N / 2. */
@@ -158,6 +162,31 @@ static uint64_t pinned(void)
 	for (unsigned i = 0; i < kernel.nr_maps; i++)
 		sum += kernel.maps[i].len;
 	return sum;
+}
+
+static void *take_page(void *arg)
+{
+	struct dma_memory mem;
+	struct err err;
+
+	if (!dma_alloc(arg, 1, false, &mem, &err)) {
+		kernel.taken++;
+		dma_free(arg, &mem);
+	}
+	return NULL;
+}
+
+/* What the kernel does takes time, in which others go on: if they wait, the alarm ends it. */
+static void take_time(void)
+{
+	pthread_t thread;
+
+	if (!kernel.busy)
+		return;
+	assert_int_equal(pthread_create(&thread, NULL, take_page, kernel.busy), 0);
+	alarm(10);
+	pthread_join(thread, NULL);
+	alarm(0);
 }
 
 static int fake_map(const struct vfio_iommu_type1_dma_map *map)
@@ -256,8 +285,10 @@ static int fake_ioctl(int fd, unsigned long request, ...)
 	case VFIO_IOMMU_GET_INFO:
 		return fake_info(arg);
 	case VFIO_IOMMU_MAP_DMA:
+		take_time();
 		return fake_map(arg);
 	case VFIO_IOMMU_UNMAP_DMA:
+		take_time();
 		return fake_unmap(arg);
 	case VFIO_GROUP_GET_STATUS:
 		status = arg;
@@ -486,6 +517,35 @@ static void holes_are_used_again(void **state)
 	free(pages);
 }
 
+/* To pin a segment can take long, and reactors want pages of the window meanwhile. */
+static void nobody_waits_for_a_large_mapping(void **state)
+{
+	struct dma *d = create(2048);
+	void *pages = aligned_alloc(4096, 8 * 4096);
+	struct dma_memory mem;
+	uint64_t bus, other;
+	struct err err;
+	int fd = attach(d, 0);
+
+	alloc(d, 1, &mem);
+	kernel.busy = d;
+	assert_int_equal(dma_vfio_map(d, pages, 8, &bus, &err), 0);
+	dma_vfio_unmap(d, bus, 8);
+	assert_int_equal(kernel.taken, 2);
+	/* One that fails leaves its place. */
+	kernel.max_maps = kernel.nr_maps;
+	assert_int_equal(dma_vfio_map(d, pages, 8, &other, &err), -ENOSPC);
+	kernel.max_maps = MAPS;
+	assert_int_equal(dma_vfio_map(d, pages, 8, &other, &err), 0);
+	assert_int_equal(other, bus);
+	kernel.busy = NULL;
+	dma_vfio_unmap(d, other, 8);
+	dma_free(d, &mem);
+	dma_vfio_close_device(d, fd);
+	destroy(d);
+	free(pages);
+}
+
 static void limits_are_raised_or_told(void **state)
 {
 	struct dma *d = create(4096);
@@ -594,6 +654,7 @@ int main(void)
 		cmocka_unit_test(mappings_outlive_the_last_drive),
 		cmocka_unit_test(drives_share_a_container),
 		cmocka_unit_test(holes_are_used_again),
+		cmocka_unit_test(nobody_waits_for_a_large_mapping),
 		cmocka_unit_test(limits_are_raised_or_told),
 		cmocka_unit_test(what_cannot_be_had_is_told),
 		cmocka_unit_test(a_refused_drive_takes_no_room),
