@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +13,16 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 enum {
 	CHILD_REPORT = CHILD_SOCKET + 1, /* where exec's failure is written to */
 	CHILD_ABOVE = 16,                /* descriptors are moved up here before they are placed */
+	CHILD_END_MS = 2000,             /* for one that was killed to end */
+	CHILD_HELD_MS = 50,              /* for one that has ended to be collectable */
 };
 
 static struct rlimit limit_before;
@@ -185,17 +192,36 @@ void child_signal(const struct child *c, int signal)
 		kill(c->pid, signal);
 }
 
+/*
+ * Whether it has ended and can be collected. A worker can see to it that it cannot: what is traced
+ * is its tracer's to collect, and a system call that it has arranged may never end.
+ */
+static bool await_end(const struct child *c)
+{
+	const struct timespec nap = {.tv_nsec = NSEC_PER_MSEC};
+	struct pollfd ended = {c->pidfd, POLLIN, 0};
+
+	for (int ms = 0; ms < CHILD_END_MS; ms++) {
+		siginfo_t info = {0};
+
+		if (!waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT | WNOHANG) && info.si_pid)
+			return true;
+		if (ms >= CHILD_HELD_MS && poll(&ended, 1, 0) == 1)
+			return false;
+		nanosleep(&nap, NULL);
+	}
+	return false;
+}
+
 int child_collect(struct child *c)
 {
-	siginfo_t info;
-	int status = 0;
+	int status = SIGKILL;
+	bool ended = await_end(c);
 
 	/* The group is killed while its leader's number is still taken. */
-	while (waitid(P_PID, (id_t)c->pid, &info, WEXITED | WNOWAIT) && errno == EINTR)
-		;
 	child_signal(c, SIGKILL);
-	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
-		;
+	if (ended)
+		waitpid(c->pid, &status, WNOHANG);
 	close_end(&c->pidfd);
 	close_end(&c->out);
 	close_end(&c->err);

@@ -28,8 +28,11 @@ void child_raise_limit(void);
 int child_start(struct child *c, char *const argv[], int socket, unsigned number);
 /* Sends a signal to all of its process group, and to itself if it has left that. */
 void child_signal(const struct child *c, int signal);
-/* Collects a child that has ended, kills what is left of its group, and closes the descriptors.
- * Returns waitpid()'s status. */
+/*
+ * Collects a child that has ended or was killed, kills what is left of its group, and closes the
+ * descriptors. Returns waitpid()'s status; of one that does not let itself be collected, which is
+ * not waited for long, that of a killed one.
+ */
 int child_collect(struct child *c);
 
 #endif

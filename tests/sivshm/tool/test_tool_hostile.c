@@ -108,6 +108,11 @@ static void test_another_group(void **state)
 	outlives("move", "worker 0 is ended: it has made no progress for 2 s; ");
 }
 
+static void test_one_that_cannot_be_collected(void **state)
+{
+	outlives("held", "worker 0 is ended: it has made no progress for 2 s; ");
+}
+
 /* Others have their turn; the one that only rings has none. */
 static void test_a_storm(void **state)
 {
@@ -153,10 +158,15 @@ static void test_wrong_sums(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_other_protocols), cmocka_unit_test(test_wrong_items),
-		cmocka_unit_test(test_wrong_sizes),     cmocka_unit_test(test_a_broken_ring),
-		cmocka_unit_test(test_no_word_at_all),  cmocka_unit_test(test_another_group),
-		cmocka_unit_test(test_a_storm),         cmocka_unit_test(test_a_second_answer),
+		cmocka_unit_test(test_other_protocols),
+		cmocka_unit_test(test_wrong_items),
+		cmocka_unit_test(test_wrong_sizes),
+		cmocka_unit_test(test_a_broken_ring),
+		cmocka_unit_test(test_no_word_at_all),
+		cmocka_unit_test(test_another_group),
+		cmocka_unit_test(test_one_that_cannot_be_collected),
+		cmocka_unit_test(test_a_storm),
+		cmocka_unit_test(test_a_second_answer),
 		cmocka_unit_test(test_wrong_sums),
 	};
 
