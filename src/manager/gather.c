@@ -23,7 +23,8 @@ void gather_destroy(struct gather *g)
 
 static int print(const void *data, size_t bytes)
 {
-	if (fwrite(data, 1, bytes, stdout) == bytes)
+	/* An empty result may lie nowhere. */
+	if (!bytes || fwrite(data, 1, bytes, stdout) == bytes)
 		return 0;
 	say("cannot write results: %m");
 	return -EIO;
