@@ -69,8 +69,11 @@ static void on_ended(struct member *m, void *arg)
 	struct run *run = arg;
 
 	say("worker %u %s; its memory is free", m->number, say_ending(m->status));
-	if (comes_back(run, m) && !crew_start(run->crew, m->number)) {
-		say("worker %u is started again", m->number);
+	if (comes_back(run, m)) {
+		if (!crew_start(run->crew, m->number))
+			say("worker %u is started again", m->number);
+		else
+			run->failed = true;
 		return;
 	}
 	if (m->status && !run->ending)

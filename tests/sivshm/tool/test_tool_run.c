@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -216,6 +217,19 @@ static void test_starts_workers_again(void **state)
 	tool_free(&t);
 }
 
+static void test_fails_when_one_cannot_be_started_again(void **state)
+{
+	static const char script[] = "#!/bin/sh\nrm -f \"$0\"\n";
+	const char *path = tool_write("once", script, sizeof(script) - 1);
+	struct tool t;
+
+	assert_int_equal(chmod(path, 0700), 0);
+	assert_int_equal(tool_run(&t, RUN("--workers", "1", "--restart", "--", path), NULL, 0), 1);
+	assert_non_null(strstr(t.err.data, "worker 0 exited with status 0"));
+	assert_non_null(strstr(t.err.data, "cannot start worker 0, "));
+	tool_free(&t);
+}
+
 /* What makes no sense costs one line that says what to do. */
 static void refuses(const char *const *args, int status, const char *words)
 {
@@ -350,6 +364,7 @@ int main(void)
 		cmocka_unit_test(test_knows_how_workers_end),
 		cmocka_unit_test(test_takes_the_workers_along),
 		cmocka_unit_test(test_starts_workers_again),
+		cmocka_unit_test(test_fails_when_one_cannot_be_started_again),
 		cmocka_unit_test(test_refuses_what_makes_no_sense),
 		cmocka_unit_test(test_many_workers),
 		cmocka_unit_test(test_keeps_workers_out_of_itself),
