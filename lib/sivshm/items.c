@@ -50,7 +50,7 @@ static int receive(struct sivshm_items *s, struct sivshm_items_head *head, const
 	size_t n;
 	int rc;
 
-	if (s->broken)
+	if (s->broken < 0)
 		return s->broken;
 	sivshm_channel_release(s->channel);
 	while (!(rc = sivshm_channel_receive(s->channel, &data, &n))) {

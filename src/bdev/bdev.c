@@ -102,7 +102,7 @@ static void tell_changed(void)
 int bdev_register(struct bdev *b, struct err *err)
 {
 	static uint64_t last_id;
-	struct list *before;
+	struct list *before = NULL;
 	int rc = check_name(b->name, &before, err);
 
 	if (rc)

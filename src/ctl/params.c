@@ -29,7 +29,7 @@ static int decode_field(const struct params_field *field, const json_t *value, v
 			struct err *err)
 {
 	void *member = (char *)dest + field->offset;
-	uint64_t number;
+	uint64_t number = 0;
 	int rc;
 
 	switch (field->type) {
