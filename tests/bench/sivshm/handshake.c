@@ -90,7 +90,13 @@ static int open_client(int control, unsigned peer)
 	int socket;
 
 	if (way == HANDED) {
-		if (wire_receive(control, &value, &socket) != 1 || socket < 0)
+		int rc;
+
+		/* A program inherits its socket when it is started. That it is handed over here is
+		 * not to cost the manager a wake-up. */
+		while ((rc = wire_receive(control, &value, &socket)) == -EAGAIN)
+			bench_pause();
+		if (rc != 1 || socket < 0)
 			bench_die("the manager handed nothing over");
 	} else {
 		path_of(peer, path);
@@ -268,6 +274,7 @@ int main(int argc, char **argv)
 	bench_allow_descriptors(peers * (2 * vectors + 8UL) + 1000);
 	shared = bench_shared(sizeof(*shared));
 	bench_must(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control), "socketpair");
+	bench_must(fcntl(control[1], F_SETFL, O_NONBLOCK), "fcntl");
 	clients = start_clients(control[1]);
 	bench_pin(0);
 	if (way == CLASSIC)
