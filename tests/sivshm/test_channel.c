@@ -108,6 +108,26 @@ static void every_size_goes_both_ways(void **state)
 	close_channel();
 }
 
+/* From some size on they are copied in another way. */
+static void large_ones_arrive_whole(void **state)
+{
+	enum { MIB = 1 << 20, LARGE = 128 << 10 };
+	uint8_t *data = malloc(LARGE + 16);
+
+	assert_non_null(data);
+	pair = port_pair_make(MIB);
+	assert_int_equal(sivshm_channel_create(pair.manager, NULL, &manager), 0);
+	assert_int_equal(sivshm_channel_attach(pair.worker, NULL, &worker), 0);
+	for (size_t bytes = LARGE - 16; bytes <= LARGE + 16; bytes++) {
+		fill(data, bytes, bytes);
+		assert_int_equal(sivshm_channel_send(manager, data, bytes), 0);
+		check_next(worker, bytes, bytes);
+		sivshm_channel_release(worker);
+	}
+	free(data);
+	close_channel();
+}
+
 static void larger_than_the_largest_is_refused(void **state)
 {
 	uint8_t data[SEGMENT] = {0};
@@ -554,6 +574,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_size_goes_both_ways),
+		cmocka_unit_test(large_ones_arrive_whole),
 		cmocka_unit_test(larger_than_the_largest_is_refused),
 		cmocka_unit_test(an_empty_ring_takes_the_largest_anywhere),
 		cmocka_unit_test(a_model_agrees_with_small_and_large),
