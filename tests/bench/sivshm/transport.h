@@ -64,7 +64,7 @@ enum {
 	 */
 	TRANSPORT_LOOKS_ALONE = 20,
 	TRANSPORT_LOOKS_SHARED = 50,
-	/* And how long it pauses between two looks when alone, about 10 us: who follows close
+	/* And how long it pauses between two looks, about 10 us: who follows close
 	 * behind the sender takes lines from under its hands, and both are slower by that. */
 	TRANSPORT_PAUSES = 1000,
 };

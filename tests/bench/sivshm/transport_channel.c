@@ -89,7 +89,7 @@ static void channel_consume(unsigned worker, bool alone, struct transport_board 
 				break;
 			if (!alone)
 				sched_yield();
-			for (unsigned i = 0; alone && i < TRANSPORT_PAUSES; i++)
+			for (unsigned i = 0; i < TRANSPORT_PAUSES; i++)
 				bench_pause();
 		}
 		bench_need(rc, "sivshm_channel_receive");
