@@ -62,6 +62,10 @@ struct bare desk_read(int socket, unsigned vectors);
 void desk_drop(struct bare *bare);
 /* How many descriptors this process has. */
 unsigned desk_fds(void);
+/* Sends @len bytes and the descriptor @fd, without waiting. Returns 0 or a negative errno. */
+int desk_send_fd(int socket, const void *data, size_t len, int fd);
+/* Bytes of shared memory in use on this machine. */
+long desk_shmem(void);
 int64_t desk_now_ms(void);
 
 #endif

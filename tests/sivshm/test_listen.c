@@ -123,29 +123,10 @@ static void lets_one_in(void **state)
 	assert_int_equal(desk->nr_notes, 2);
 }
 
-/* Sends 8 bytes and @given. Returns 0 or a negative errno. */
-static int send_descriptor(int fd, int given)
-{
-	char bytes[8] = {0};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {.align = {.cmsg_len = CMSG_LEN(sizeof(int)),
-			       .cmsg_level = SOL_SOCKET,
-			       .cmsg_type = SCM_RIGHTS}};
-	struct iovec iov = {.iov_base = bytes, .iov_len = sizeof(bytes)};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.bytes,
-			     .msg_controllen = sizeof(control.bytes)};
-
-	memcpy(CMSG_DATA(&control.align), &given, sizeof(given));
-	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
-}
-
 /* What a socket that lingers costs whoever closes it last is its maker's choice. */
 static void takes_nothing_from_who_connects(void **state)
 {
+	static const char bytes[8];
 	struct desk *desk = *state;
 	struct sivshm_worker *w = add_listening(desk, NULL);
 	int fd = connect_raw(), rights = 1;
@@ -155,12 +136,12 @@ static void takes_nothing_from_who_connects(void **state)
 
 	assert_true(fd >= 0);
 	/* Before it is accepted. */
-	assert_int_equal(send_descriptor(fd, fd), can_refuse ? -EPERM : 0);
+	assert_int_equal(desk_send_fd(fd, bytes, sizeof(bytes), fd), can_refuse ? -EPERM : 0);
 	assert_int_equal(write(fd, "12345678", 8), 8);
 	desk_settle(desk);
 	assert_int_equal(desk_count(desk, w, DESK_JOINED), 1);
 	/* And after that. */
-	assert_int_equal(send_descriptor(fd, fd), -EPIPE);
+	assert_int_equal(desk_send_fd(fd, bytes, sizeof(bytes), fd), -EPIPE);
 	assert_int_equal(sivshm_port_is_alive(sivshm_worker_port(w)), 1);
 	assert_int_equal(desk_count(desk, w, DESK_GONE), 0);
 	bare = desk_read(fd, VECTORS);

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -200,22 +199,6 @@ static void gives_each_new_ids(void **state)
 	assert_in_range(n, 32767, 32769);
 }
 
-/* Bytes of shared memory in use on this machine. */
-static long shmem_bytes(void)
-{
-	char line[128];
-	long kib = -1;
-	FILE *f = fopen("/proc/meminfo", "re");
-
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "Shmem: %ld kB", &kib) == 1)
-			break;
-	fclose(f);
-	assert_true(kib >= 0);
-	return kib * KIB;
-}
-
 /* A child that goes on as this program would hold on to the memory, and write it. */
 static void leaves_children_without(void **state)
 {
@@ -237,20 +220,20 @@ static void gives_memory_back(void **state)
 {
 	enum { ROUNDS = 8, BYTES = 64 * MIB };
 	struct desk *desk = *state;
-	long before = shmem_bytes(), during = 0;
+	long before = desk_shmem(), during = 0;
 
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct sivshm_worker *w;
 		struct sivshm_port *p = desk_hire(desk, BYTES, 1, &w);
 
 		memset(sivshm_port_memory(p), 1, BYTES);
-		if (during < shmem_bytes())
-			during = shmem_bytes();
+		if (during < desk_shmem())
+			during = desk_shmem();
 		sivshm_port_close(p);
 		sivshm_worker_remove(w);
 	}
 	assert_true(during - before >= BYTES / 2);
-	assert_true(shmem_bytes() - before < (long)ROUNDS * BYTES / 2);
+	assert_true(desk_shmem() - before < (long)ROUNDS * BYTES / 2);
 }
 
 static void hears_rings(void **state)

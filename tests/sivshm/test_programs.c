@@ -84,26 +84,12 @@ static void have_their_own_and_nothing_else(void **state)
 	}
 }
 
-static long shmem_kib(void)
-{
-	char line[128];
-	long kib = -1;
-	FILE *f = fopen("/proc/meminfo", "re");
-
-	assert_non_null(f);
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "Shmem: %ld kB", &kib) == 1)
-			break;
-	fclose(f);
-	return kib;
-}
-
 /* Rounds enough to stand out from what others do meanwhile. */
 static void give_their_memory_back_when_killed(void **state)
 {
 	enum { ROUNDS = 6, BYTES = 64 * MIB };
 	struct desk *desk = *state;
-	long before = shmem_kib();
+	long before = desk_shmem();
 
 	for (unsigned i = 0; i < ROUNDS; i++) {
 		struct sivshm_worker *w = desk_add(desk, BYTES, 1);
@@ -123,7 +109,7 @@ static void give_their_memory_back_when_killed(void **state)
 		assert_int_equal(memory[BYTES - 1], 0x5a);
 		sivshm_worker_remove(w);
 	}
-	assert_true((shmem_kib() - before) / 1024 < ROUNDS * 64 / 2);
+	assert_true(desk_shmem() - before < (long)ROUNDS * BYTES / 2);
 }
 
 /* It hears of it, and ends by itself. */
