@@ -3,7 +3,6 @@
  * Frontends that die or begin anew, in every state and with requests at the device: what is under
  * way ends before its memory goes, or is used for something else.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../fds.h"
 #include "blkif/wire.h"
 #include "stage.h"
 
@@ -28,18 +28,6 @@ static unsigned count_segments(void)
 	while (fgets(line, sizeof(line), maps))
 		n += strstr(line, "memfd:sivshm") != NULL;
 	fclose(maps);
-	return n;
-}
-
-static unsigned count_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
 	return n;
 }
 
@@ -149,8 +137,8 @@ static void deaths(enum sivshm_door_sharing sharing)
 		assert_int_equal(count_segments(), 1);
 		assert_int_equal(stage_dma_mapped(), 0);
 		if (!fds)
-			fds = count_fds();
-		assert_int_equal(count_fds(), fds);
+			fds = fds_count();
+		assert_int_equal(fds_count(), fds);
 		/* And the next one is served. */
 		c = client_open("w", NULL);
 		client_check(&c, 0, 0, 8);
@@ -265,9 +253,9 @@ static void many_lives(void **state)
 	for (uint32_t epoch = 1; epoch <= 300; epoch++) {
 		hand_connect(&h, epoch);
 		if (epoch == 10)
-			fds = count_fds();
+			fds = fds_count();
 	}
-	assert_int_equal(count_fds(), fds);
+	assert_int_equal(fds_count(), fds);
 	hand_close(&h);
 	for (unsigned i = 0; i < 50; i++) {
 		stage_wait_state("w", "listening");

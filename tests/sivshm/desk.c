@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "desk.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,18 +163,6 @@ void desk_drop(struct bare *bare)
 	}
 	close(bare->memfd);
 	close(bare->socket);
-}
-
-unsigned desk_fds(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
 }
 
 int desk_send_fd(int socket, const void *data, size_t len, int fd)

@@ -60,8 +60,6 @@ unsigned desk_count(const struct desk *desk, const struct sivshm_worker *w, enum
 /* Reads a whole handshake of @vectors. */
 struct bare desk_read(int socket, unsigned vectors);
 void desk_drop(struct bare *bare);
-/* How many descriptors this process has. */
-unsigned desk_fds(void);
 /* Sends @len bytes and the descriptor @fd, without waiting. Returns 0 or a negative errno. */
 int desk_send_fd(int socket, const void *data, size_t len, int fd);
 /* Bytes of shared memory in use on this machine. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Workers who come by a path: who is let in, who is not, and what becomes of the path. */
+#include "../fds.h"
 #include "desk.h"
 #include "manager.h"
 
@@ -188,7 +189,7 @@ static void turns_strangers_away(void **state)
 	for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
 		struct sivshm_worker *w = add_listening(desk, &others[i]);
 		struct sivshm_port *p;
-		unsigned fds = desk_fds();
+		unsigned fds = fds_count();
 
 		for (unsigned n = 0; n < 20; n++) {
 			int fd = connect_raw();
@@ -198,7 +199,7 @@ static void turns_strangers_away(void **state)
 			assert_true(is_turned_away(fd));
 			close(fd);
 		}
-		assert_int_equal(desk_fds(), fds);
+		assert_int_equal(fds_count(), fds);
 		assert_int_equal(desk->nr_notes, 0);
 		assert_int_equal(sivshm_port_is_alive(sivshm_worker_port(w)), 0);
 		assert_int_equal(sivshm_open(where, 0, &p), -ETIMEDOUT);
@@ -406,7 +407,7 @@ static void refuses_bad_paths(void **state)
 	struct desk *desk = *state;
 	struct sivshm_worker *w = desk_add(desk, BYTES, VECTORS);
 	char line[256];
-	unsigned fds = desk_fds();
+	unsigned fds = fds_count();
 
 	memset(line, 'x', sizeof(line) - 1);
 	line[sizeof(line) - 1] = 0;
@@ -414,7 +415,7 @@ static void refuses_bad_paths(void **state)
 	assert_int_equal(sivshm_worker_listen(w, "", 0600, NULL), -EINVAL);
 	assert_int_equal(sivshm_worker_listen(w, path, 04600, NULL), -EINVAL);
 	assert_int_equal(sivshm_worker_listen(w, "/nowhere/at/all", 0600, NULL), -ENOENT);
-	assert_int_equal(desk_fds(), fds);
+	assert_int_equal(fds_count(), fds);
 	/* It can still go another way. */
 	fds = (unsigned)sivshm_worker_take_socket(w);
 	assert_int_equal(close((int)fds), 0);

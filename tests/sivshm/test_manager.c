@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The manager: where segments lie, which IDs are given, and what it is told of its workers. */
+#include "../fds.h"
 #include "desk.h"
 
 #include <errno.h>
@@ -87,7 +88,7 @@ static void takes_defaults(void **state)
 static void leaves_nothing_behind(void **state)
 {
 	struct desk *desk = *state;
-	unsigned before = desk_fds();
+	unsigned before = fds_count();
 	struct sivshm_worker_opts opts = desk_opts(desk, 512 * MIB, 2);
 	struct sivshm_worker *w[3];
 
@@ -98,7 +99,7 @@ static void leaves_nothing_behind(void **state)
 	assert_int_equal(sivshm_worker_add(desk->manager, &opts, &w[2]), 0);
 	sivshm_worker_remove(w[1]);
 	sivshm_worker_remove(w[2]);
-	assert_int_equal(desk_fds(), before);
+	assert_int_equal(fds_count(), before);
 }
 
 static void lays_segments_side_by_side(void **state)
@@ -148,12 +149,12 @@ static void keeps_a_place_that_is_stuck(void **state)
 {
 	struct desk *desk = *state;
 	struct sivshm_worker *w[3] = {desk_add(desk, MIB, 1), desk_add(desk, MIB, 1)};
-	unsigned before = desk_fds();
+	unsigned before = fds_count();
 
 	stuck = true;
 	sivshm_worker_remove(w[0]);
 	/* All else of it is gone. */
-	assert_int_equal(before - desk_fds(), 4);
+	assert_int_equal(before - fds_count(), 4);
 	w[2] = desk_add(desk, MIB, 1);
 	assert_int_equal(sivshm_worker_offset(w[2]), 2 * MIB);
 	sivshm_worker_remove(w[1]);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The worker's end in a process: ringing and waiting, and managers that greet in evil ways. */
+#include "../fds.h"
 #include "desk.h"
 
 #include <errno.h>
@@ -256,7 +257,7 @@ static int make_memory(size_t bytes, int seals)
 
 static struct stage stage_make(void)
 {
-	struct stage stage = {.fds = desk_fds()};
+	struct stage stage = {.fds = fds_count()};
 	int ends[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
@@ -284,7 +285,7 @@ static void expect(struct stage *stage, int rc)
 	close(stage->here);
 	close(stage->memfd);
 	close(stage->bell);
-	assert_int_equal(desk_fds(), stage->fds);
+	assert_int_equal(fds_count(), stage->fds);
 }
 
 static void waits_no_longer_than_told(void **state)
@@ -490,7 +491,7 @@ static void takes_a_greeting_in_full(void **state)
 	close(stage.here);
 	close(stage.memfd);
 	close(stage.bell);
-	assert_int_equal(desk_fds(), stage.fds);
+	assert_int_equal(fds_count(), stage.fds);
 }
 
 int main(void)

@@ -4,6 +4,7 @@
  *
  * Here the workers are bare descriptors, used in every way that a program of ours would not.
  */
+#include "../fds.h"
 #include "desk.h"
 
 #include <errno.h>
@@ -284,9 +285,9 @@ static void loses_only_itself_with_its_socket(void **state)
 
 	w[2] = desk_add(desk, BYTES, VECTORS);
 	socket = sivshm_worker_take_socket(w[2]);
-	before = desk_fds();
+	before = fds_count();
 	stolen = desk_read(socket, VECTORS);
-	assert_int_equal(desk_fds(), before + 1 + 2 * VECTORS);
+	assert_int_equal(fds_count(), before + 1 + 2 * VECTORS);
 	assert_int_equal(stolen.id, sivshm_port_peer(sivshm_worker_port(w[2])));
 	/* There is nothing more to be had, whatever one says. */
 	while (!send_garbage(socket, stolen.memfd))

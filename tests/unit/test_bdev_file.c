@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "../fds.h"
 #include "test_bdev_util.h"
 
 #define MIB (1ULL << 20)
@@ -77,7 +78,7 @@ static int run_child(int (*fn)(const char *path), const char *path)
 static void test_refused_paths(void **state)
 {
 	char path[128];
-	unsigned fds = test_count_fds();
+	unsigned fds = fds_count();
 
 	assert_int_equal(create("x", "disk.img", false, false), -EINVAL);
 	assert_true(err_has("\"disk.img\" is no absolute path: begin it with /"));
@@ -100,13 +101,13 @@ static void test_refused_paths(void **state)
 	assert_true(err_has("no name for a bdev"));
 
 	assert_null(bdev_next(NULL));
-	assert_int_equal(test_count_fds(), fds);
+	assert_int_equal(fds_count(), fds);
 }
 
 static void test_refused_sizes(void **state)
 {
 	const char *path = test_file(TEST_DISK, 0);
-	unsigned fds = test_count_fds();
+	unsigned fds = fds_count();
 
 	assert_int_equal(create("x", path, false, false), -EINVAL);
 	assert_true(err_has("is empty: give it a size"));
@@ -115,7 +116,7 @@ static void test_refused_sizes(void **state)
 	assert_true(err_has("has 1000 bytes, which is no multiple of"));
 	assert_true(err_has("truncate -s %"));
 	assert_true(err_has(path));
-	assert_int_equal(test_count_fds(), fds);
+	assert_int_equal(fds_count(), fds);
 	/* The remedy helps. */
 	assert_int_equal(truncate(path, 4096), 0);
 	assert_int_equal(create("x", path, false, false), 0);

@@ -49,7 +49,5 @@ enum test_place {
 const char *test_file(enum test_place place, uint64_t size);
 /* Removes all files made by test_file(). */
 void test_files_remove(void);
-/* Descriptors this process has open. */
-unsigned test_count_fds(void);
 
 #endif

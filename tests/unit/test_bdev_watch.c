@@ -3,6 +3,7 @@
  * Bdevs that grow with what is behind them: when asked to, and by themselves. The rig's reactor is
  * the control thread.
  */
+#include "../fds.h"
 #include "test_bdev_util.h"
 
 #include <errno.h>
@@ -143,7 +144,7 @@ static void test_rescan(void **state)
 
 	ask(&a, b);
 	assert_int_equal(answer(&a), 0);
-	fds = test_count_fds();
+	fds = fds_count();
 	assert_int_equal(resized, 0);
 	memset(data, 1, 4096);
 	assert_int_equal(rig_io(rig, ch, BDEV_WRITE, MIB, data, 4096), -EINVAL);
@@ -173,7 +174,7 @@ static void test_rescan(void **state)
 	assert_int_equal(answer(&a), 0);
 	assert_int_equal(bdev_get_size(b), 4 * MIB);
 	assert_int_equal(resized, 2);
-	assert_int_equal(test_count_fds(), fds);
+	assert_int_equal(fds_count(), fds);
 	rig_close(rig, ch);
 
 	assert_int_equal(bdev_null_create("null", MIB, 512, &null, &err), 0);
