@@ -9,9 +9,6 @@
  * and as long as nothing was forged, no side says that the other lies.
  */
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "channel_layout.h"
@@ -27,17 +24,6 @@ static bool broken, lied;
 static size_t reserved;
 static size_t next_at; /* where the next header is, as far as is known */
 static volatile uint64_t sum;
-
-void fuzz_fail(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	fputc('\n', stderr);
-	abort();
-}
 
 static struct channel_head *head(void)
 {

@@ -6,9 +6,6 @@
  * An input is a byte that chooses the layout, one that says what is offered, two of the disk's
  * size, then a slot, and then segments of an indirect page.
  */
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "blkif/decode.h"
@@ -17,17 +14,6 @@
 static const struct blkif_layout *const layouts[] = {&blkif_layout_x86_32, &blkif_layout_x86_64,
 						     &blkif_layout_line};
 enum { LAYOUTS = sizeof(layouts) / sizeof(layouts[0]), HEADER = 4 };
-
-void fuzz_fail(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	fputc('\n', stderr);
-	abort();
-}
 
 static struct blkif_limits choose_limits(const uint8_t *data)
 {
