@@ -24,8 +24,12 @@ extern struct service service; /* there is but one */
 /* cmocka's fixtures. */
 int service_setup(void **state);
 int service_teardown(void **state);
-/* For main(): the daemon takes signals from a descriptor, and no other thread may die of them. */
-void service_block_signals(void);
+/*
+ * For main(): false if the daemon cannot be run here, which has then been said; such a test is
+ * skipped (exit status 77). From now on no thread dies of the signals that the daemon takes from a
+ * descriptor.
+ */
+bool service_prepare(void);
 
 /* Milliseconds since some start; sleeps a little, for loops that wait. */
 uint64_t service_now_ms(void);

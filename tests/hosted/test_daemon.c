@@ -300,10 +300,7 @@ int main(void)
 		TEST(a_second_of_the_name_is_refused),
 	};
 
-	if (geteuid()) {
-		fprintf(stderr, "skipped: /run/sluice needs root\n");
+	if (!service_prepare())
 		return 77;
-	}
-	service_block_signals();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

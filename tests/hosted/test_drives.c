@@ -249,10 +249,7 @@ int main(void)
 		TEST(a_bad_start_leaves_guests_alone),
 	};
 
-	if (geteuid()) {
-		fprintf(stderr, "skipped: /run/sluice needs root\n");
+	if (!service_prepare())
 		return 77;
-	}
-	service_block_signals();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -61,10 +60,7 @@ int main(void)
 		TEST(to_ask_for_none_is_none),
 	};
 
-	if (geteuid()) {
-		fprintf(stderr, "skipped: /run/sluice needs root\n");
+	if (!service_prepare())
 		return 77;
-	}
-	service_block_signals();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

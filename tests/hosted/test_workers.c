@@ -371,10 +371,7 @@ int main(void)
 		TEST(a_worker_is_deleted_when_its_frontend_lets_go),
 	};
 
-	if (geteuid()) {
-		fprintf(stderr, "skipped: /run/sluice needs root\n");
+	if (!service_prepare())
 		return 77;
-	}
-	service_block_signals();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
