@@ -251,8 +251,6 @@ int bdev_rpc_create(const char *method, const json_t *params, struct err *err)
 	for (size_t i = 0; i < KINDS; i++) {
 		if (strcmp(kinds[i].create.name, method))
 			continue;
-		if (!json_is_object(params))
-			return err_set(err, -EINVAL, "the entry has no parameters");
 		rc = params_decode(params, kinds[i].fields, kinds[i].fields_len, &spec, err);
 		return rc ? rc : kinds[i].make(&spec, NULL, err);
 	}

@@ -338,9 +338,16 @@ static void load_entry(struct config *c, json_t *entry, const struct config_kind
 {
 	const char *method = json_string_value(json_object_get(entry, "method"));
 	const json_t *params = json_object_get(entry, "params");
-	struct err err = {"the entry has no method"};
+	struct err err;
+	int rc;
 
-	if (kind ? !kind->create(params, kind->arg, &err) : method && !create(method, params, &err))
+	if (!method)
+		rc = err_set(&err, -EINVAL, "the entry has no method");
+	else if (!json_is_object(params))
+		rc = err_set(&err, -EINVAL, "the entry has no parameters");
+	else
+		rc = kind ? kind->create(params, kind->arg, &err) : create(method, params, &err);
+	if (!rc)
 		return;
 	log_error("%s '%s' of %s cannot be made and is kept for later: %s",
 		  kind ? kind->noun : "bdev", entry_name(entry), c->path, err.text);

@@ -86,10 +86,10 @@ void config_destroy(struct config *c);
 void config_add_kind(struct config *c, struct config_kind *k);
 
 /*
- * Makes the bdevs that the file holds, by @create(method, params, err), which returns 0 or a
- * negative errno. What cannot be made is logged and kept. Returns 0 (also without a file), or a
- * negative errno with the line in @err if the file cannot be read or makes no sense. Before
- * the reactor runs.
+ * Makes the bdevs that the file holds, by @create(method, params, err), whose params are an object
+ * and which returns 0 or a negative errno. What cannot be made is logged and kept. Returns 0 (also
+ * without a file), or a negative errno with the line in @err if the file cannot be read or makes no
+ * sense. Before the reactor runs.
  */
 int config_load(struct config *c,
 		int (*create)(const char *method, const json_t *params, struct err *err),

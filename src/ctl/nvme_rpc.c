@@ -403,11 +403,8 @@ static int create_now(const json_t *params, void *arg, struct err *err)
 	struct loading l = {.attach.done = loaded};
 	struct nvme_rpc *n = arg;
 	struct spec spec;
-	int rc;
+	int rc = params_decode(params, attach_fields, 3, &spec, err);
 
-	if (!json_is_object(params))
-		return err_set(err, -EINVAL, "the entry has no parameters");
-	rc = params_decode(params, attach_fields, 3, &spec, err);
 	if (!rc)
 		rc = check_transport(&spec, err);
 	if (!rc)

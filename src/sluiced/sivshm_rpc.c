@@ -341,11 +341,8 @@ static void handle_delete(struct rpc_request *req, const json_t *params, void *a
 static int create_saved(const json_t *params, void *arg, struct err *err)
 {
 	struct spec spec = default_spec();
-	int rc;
+	int rc = params_decode(params, create_fields, CREATE_FIELDS, &spec, err);
 
-	if (!json_is_object(params))
-		return err_set(err, -EINVAL, "the entry has no parameters");
-	rc = params_decode(params, create_fields, CREATE_FIELDS, &spec, err);
 	return rc ? rc : make(arg, &spec, true, err);
 }
 
