@@ -18,7 +18,7 @@ demo: deps-lab all
 check: deps-build deps-check deps-lab
 	@tests/check
 
-# Fuzzes the Xen side; what it has found so far is in tests/fuzz/corpus, and played by make check.
+# Fuzzes the Xen side, channels and the judgement of requests; what it has found so far is in tests/fuzz/corpus, and played by make check.
 fuzz: deps-build deps-check
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
