@@ -466,44 +466,50 @@ int nvme_create_bdevs(struct client *c, const char *name, const char *where)
 	return 0;
 }
 
-int nvme_command_detach(struct client *c, int argc, char **argv)
+/*
+ * Asks the daemon for @method of the drive that the command names, and prints what it says for
+ * --json. Returns CLIENT_GO_ON, with *@name, and *@result as a new reference, or how the command
+ * ends.
+ */
+static int call_for_drive(struct client *c, int argc, char **argv, const char *method,
+			  const char **name, json_t **result)
 {
-	const char *words[1];
-	json_t *result;
 	struct err err;
-	int rc;
+	int rc = client_parse(c, argc, argv, NULL, 0, name, 1, 1);
 
-	rc = client_parse(c, argc, argv, NULL, 0, words, 1, 1);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	if (client_call(c, "bdev_nvme_detach_controller", json_pack("{s:s}", "name", words[0]),
-			c->drive_ms, &result, &err))
+	if (client_call(c, method, json_pack("{s:s}", "name", *name), c->drive_ms, result, &err))
 		return client_fail(c, "%s", err.text);
 	if (c->json)
-		client_print_json(c, result);
-	else
-		fprintf(c->out, "drive %s detached\n", words[0]);
+		client_print_json(c, *result);
+	return CLIENT_GO_ON;
+}
+
+int nvme_command_detach(struct client *c, int argc, char **argv)
+{
+	const char *name;
+	json_t *result;
+	int rc = call_for_drive(c, argc, argv, "bdev_nvme_detach_controller", &name, &result);
+
+	if (rc != CLIENT_GO_ON)
+		return rc;
+	if (!c->json)
+		fprintf(c->out, "drive %s detached\n", name);
 	json_decref(result);
 	return 0;
 }
 
 int nvme_command_rescan(struct client *c, int argc, char **argv)
 {
-	const char *words[1];
+	const char *name;
 	json_t *result;
-	struct err err;
-	int rc;
+	int rc = call_for_drive(c, argc, argv, "bdev_nvme_rescan_controller", &name, &result);
 
-	rc = client_parse(c, argc, argv, NULL, 0, words, 1, 1);
 	if (rc != CLIENT_GO_ON)
 		return rc;
-	if (client_call(c, "bdev_nvme_rescan_controller", json_pack("{s:s}", "name", words[0]),
-			c->drive_ms, &result, &err))
-		return client_fail(c, "%s", err.text);
-	if (c->json)
-		client_print_json(c, result);
 	for (size_t i = 0; i < json_array_size(result) && !c->json; i++)
-		text_print(c->out, "drive %s has bdev %s", words[0],
+		text_print(c->out, "drive %s has bdev %s", name,
 			   json_string_value(json_array_get(result, i)));
 	json_decref(result);
 	return 0;
