@@ -50,6 +50,22 @@ static int no_drive(const char *name, struct err *err)
 		       name);
 }
 
+/* The attached drive that a request names; NULL: there is none, and the request is answered. */
+static struct nvme_drive *find_named(struct nvme_rpc *n, struct rpc_request *req,
+				     const json_t *params)
+{
+	struct spec spec = {0};
+	struct nvme_drive *d;
+	struct err err;
+
+	if (!rpc_decode(req, params, name_fields, 1, &spec))
+		return NULL;
+	d = nvme_drive_find(n->drives, spec.name);
+	if (!d)
+		rpc_fail(req, no_drive(spec.name, &err), "%s", err.text);
+	return d;
+}
+
 /* The names of its bdevs. New reference, or NULL. */
 static json_t *describe_bdevs(const struct nvme_drive *d)
 {
@@ -323,20 +339,13 @@ static void rescanned(struct nvme_rescan *nr, int rc, const struct err *err)
 
 static void handle_rescan(struct rpc_request *req, const json_t *params, void *arg)
 {
-	struct nvme_rpc *n = arg;
-	struct spec spec = {0};
-	struct nvme_drive *d;
+	struct nvme_drive *d = find_named(arg, req, params);
 	struct rescan *r;
 	struct err err;
 	int rc;
 
-	if (!rpc_decode(req, params, name_fields, 1, &spec))
+	if (!d)
 		return;
-	d = nvme_drive_find(n->drives, spec.name);
-	if (!d) {
-		rpc_fail(req, no_drive(spec.name, &err), "%s", err.text);
-		return;
-	}
 	r = calloc(1, sizeof(*r));
 	if (!r) {
 		rpc_fail(req, RPC_INTERNAL_ERROR, "out of memory");
@@ -627,22 +636,14 @@ static void health_done(struct nvme_health_read *r, int rc)
 
 static void handle_health(struct rpc_request *req, const json_t *params, void *arg)
 {
-	struct nvme_rpc *n = arg;
-	struct spec spec = {0};
-	struct nvme_drive *d;
+	struct nvme_drive *d = find_named(arg, req, params);
 	struct reading *r;
-	struct err err;
 
-	if (!rpc_decode(req, params, name_fields, 1, &spec))
+	if (!d)
 		return;
-	d = nvme_drive_find(n->drives, spec.name);
-	if (!d) {
-		rpc_fail(req, no_drive(spec.name, &err), "%s", err.text);
-		return;
-	}
 	if (!nvme_drive_ready(d)) {
 		rpc_fail(req, -EBUSY, "drive %s is being attached or detached: try again",
-			 spec.name);
+			 nvme_drive_name(d));
 		return;
 	}
 	r = calloc(1, sizeof(*r));
