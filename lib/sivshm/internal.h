@@ -47,6 +47,9 @@ int sivshm_pci_open(const char *address, struct sivshm_port **out);
 int sivshm_process_open_fd(int fd, int timeout_ms, struct sivshm_port **out);
 int sivshm_process_open_path(const char *path, int timeout_ms, struct sivshm_port **out);
 
+/* Closes a descriptor, unless it is -1, which it is then. */
+void sivshm_close_fd(int *fd);
+
 /* Time: what is left of a timeout. */
 
 /* Milliseconds of the monotonic clock at which @timeout_ms from now is over; -1: never. */

@@ -115,9 +115,7 @@ static int keep_place(struct sivshm_listener *l)
 
 static void give_place(struct sivshm_listener *l)
 {
-	if (l->spare >= 0)
-		close(l->spare);
-	l->spare = -1;
+	sivshm_close_fd(&l->spare);
 }
 
 int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mode,
@@ -157,8 +155,7 @@ int sivshm_listener_init(struct sivshm_listener *l, const char *path, mode_t mod
 	if (rc == 0)
 		return 0;
 	give_place(l);
-	if (l->fd >= 0)
-		close(l->fd);
+	sivshm_close_fd(&l->fd);
 	free(l->path);
 	*l = (struct sivshm_listener){.fd = -1, .spare = -1};
 	return rc;

@@ -70,7 +70,6 @@ struct sivshm_worker {
 	struct sivshm_watch socket_watch, listener_watch;
 	struct sivshm_watch bells[SIVSHM_VECTORS_MAX];
 	int memfd;        /* until the handshake is written; then -1 */
-	int offered;      /* the worker's end of the socket, until it is taken; else -1 */
 	unsigned written; /* messages of the handshake */
 	bool promised;    /* by a socket or a path */
 	bool ended;       /* the other side has gone, and that was said */

@@ -13,7 +13,6 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 static struct sivshm_pair *pair_of(struct sivshm_port *p)
 {
@@ -99,20 +98,13 @@ int sivshm_pair_init(struct sivshm_pair *pair, struct sivshm_ringer *ringer)
 	return pair->liveness < 0 ? -errno : 0;
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 void sivshm_pair_fini(struct sivshm_pair *pair)
 {
-	close_fd(&pair->liveness);
-	close_fd(&pair->socket);
+	sivshm_close_fd(&pair->liveness);
+	sivshm_close_fd(&pair->socket);
 	for (unsigned i = 0; i < SIVSHM_VECTORS_MAX; i++) {
-		close_fd(&pair->in[i]);
-		close_fd(&pair->out[i]);
+		sivshm_close_fd(&pair->in[i]);
+		sivshm_close_fd(&pair->out[i]);
 	}
 }
 

@@ -200,6 +200,5 @@ void sivshm_pci_sysfs_close(struct sivshm_pci *pci)
 {
 	if (pci->enabled)
 		write_file(pci->dir, "enable", "0");
-	if (pci->lock_fd >= 0)
-		close(pci->lock_fd);
+	sivshm_close_fd(&pci->lock_fd);
 }

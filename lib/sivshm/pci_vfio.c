@@ -172,13 +172,9 @@ int sivshm_pci_vfio_open(struct sivshm_pci *pci)
 void sivshm_pci_vfio_close(struct sivshm_pci *pci)
 {
 	/* With the device's descriptor its interrupts are off. */
-	if (pci->fd >= 0)
-		close(pci->fd);
-	if (pci->group >= 0)
-		close(pci->group);
-	if (pci->container >= 0)
-		close(pci->container);
+	sivshm_close_fd(&pci->fd);
+	sivshm_close_fd(&pci->group);
+	sivshm_close_fd(&pci->container);
 	for (unsigned i = 0; i < SIVSHM_VECTORS_MAX; i++)
-		if (pci->fds[i] >= 0)
-			close(pci->fds[i]);
+		sivshm_close_fd(&pci->fds[i]);
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 void *sivshm_port_memory(const struct sivshm_port *p)
 {
@@ -67,6 +68,13 @@ void sivshm_port_close(struct sivshm_port *p)
 {
 	if (p)
 		p->ops->close(p);
+}
+
+void sivshm_close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
 }
 
 static int64_t now_ms(void)

@@ -141,13 +141,6 @@ static void unwatch_bells(struct sivshm_worker *w)
 		unwatch(w, w->pair.in[i]);
 }
 
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
 /* Gives back all but the segment's place and the struct. */
 static void let_go(struct sivshm_worker *w)
 {
@@ -155,8 +148,7 @@ static void let_go(struct sivshm_worker *w)
 	unwatch(w, w->pair.socket);
 	unwatch(w, w->listener.fd);
 	sivshm_listener_fini(&w->listener);
-	close_fd(&w->offered);
-	close_fd(&w->memfd);
+	sivshm_close_fd(&w->memfd);
 	sivshm_pair_fini(&w->pair);
 }
 
@@ -176,7 +168,7 @@ int sivshm_worker_add(struct sivshm_manager *m, const struct sivshm_worker_opts 
 		return -ENOMEM;
 	w->manager = m;
 	w->opts = *opts;
-	w->memfd = w->offered = w->listener.fd = w->listener.spare = -1;
+	w->memfd = w->listener.fd = w->listener.spare = -1;
 	w->socket_watch = (struct sivshm_watch){w, SIVSHM_WATCH_SOCKET, 0};
 	w->listener_watch = (struct sivshm_watch){w, SIVSHM_WATCH_LISTENER, 0};
 	rc = sivshm_pair_init(&w->pair, &m->ringer);
@@ -267,7 +259,7 @@ static int begin(struct sivshm_worker *w, int socket)
 	if (rc < 0)
 		w->pair.socket = -1;
 	else if (is_written(w))
-		close_fd(&w->memfd);
+		sivshm_close_fd(&w->memfd);
 	return rc;
 }
 
@@ -356,7 +348,7 @@ static int handle_socket(struct sivshm_worker *w, uint32_t events)
 		return end(w);
 	if (!is_written(w))
 		return 0;
-	close_fd(&w->memfd);
+	sivshm_close_fd(&w->memfd);
 	watch_as(&w->socket_watch, EPOLL_CTL_MOD, w->pair.socket, 0);
 	return say_joined(w);
 }
