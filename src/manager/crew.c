@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "manager/say.h"
+#include "manager/words.h"
 
 enum {
 	CREW_POLLS_FIXED = 3,  /* the library, signals, the caller's */
@@ -145,13 +146,6 @@ int crew_signal(const struct crew *crew)
 	return crew->signal;
 }
 
-static void free_command(char **command)
-{
-	for (char **word = command; word && *word; word++)
-		free(*word);
-	free(command);
-}
-
 static int make_segment(struct crew *crew, struct member *m)
 {
 	const struct sivshm_worker_opts opts = {
@@ -185,7 +179,7 @@ static int start_process(struct crew *crew, struct member *m)
 		    strerror(-rc));
 	if (socket >= 0)
 		close(socket);
-	free_command(command);
+	words_free(command);
 	return rc;
 }
 

@@ -31,7 +31,7 @@ struct member {
 };
 
 struct crew_ops {
-	/* The program and its arguments for worker @number; the crew frees all of it by free(). */
+	/* The program and its arguments for worker @number; the crew frees it by words_free(). */
 	char **(*command)(unsigned number, void *arg);
 	/* The segment is made, and the process is not there yet. 0 or a negative errno. NULL: fine.
 	 */

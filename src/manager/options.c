@@ -160,7 +160,7 @@ static int take_size(const struct options *o, const char *name, uint64_t max, ui
 	if (parse_size(optarg, value) && *value && *value <= max)
 		return 0;
 	return say_misuse(o->command,
-			  "--%s takes a size up to %llu, digits and perhaps K, M or G, not '%s'",
+			  "--%s takes a size up to %llu, digits and perhaps K, M, G or T, not '%s'",
 			  name, (unsigned long long)max, say_name(optarg));
 }
 

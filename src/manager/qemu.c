@@ -13,6 +13,7 @@
 
 #include "manager/child.h"
 #include "manager/say.h"
+#include "manager/words.h"
 
 enum { WORDS_OWN = 40 };
 
@@ -112,9 +113,7 @@ char **qemu_command(const struct options *o, unsigned number)
 		add(&w, "%s", o->program[i]);
 	if (!w.failed)
 		return w.v;
-	for (size_t i = 0; i < w.n; i++)
-		free(w.v[i]);
-	free(w.v);
+	words_free(w.v);
 	return NULL;
 }
 
@@ -164,10 +163,9 @@ int qemu_show(const struct options *o)
 			if (word != command)
 				putchar(' ');
 			show_word(*word);
-			free(*word);
 		}
 		putchar('\n');
-		free(command);
+		words_free(command);
 	}
 	return 0;
 }

@@ -46,7 +46,6 @@ static int by_name(const FTSENT **a, const FTSENT **b)
 
 int source_create(const struct options *o, struct source **out)
 {
-	static char *const stdin_only[] = {(char *)"-", NULL};
 	struct source *s = calloc(1, sizeof(*s));
 	bool files = o->words[0] && strcmp(o->words[0], "-");
 
@@ -65,7 +64,7 @@ int source_create(const struct options *o, struct source **out)
 	}
 	if (!files) {
 		s->fd = STDIN_FILENO;
-		s->name = strdup(stdin_only[0]);
+		s->name = strdup("-");
 	}
 	*out = s;
 	return 0;

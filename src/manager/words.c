@@ -6,6 +6,13 @@
 
 #include "manager/qemu.h"
 
+void words_free(char **words)
+{
+	for (char **word = words; word && *word; word++)
+		free(*word);
+	free(words);
+}
+
 static char **copy_words(char *const *words)
 {
 	char **copy;
@@ -16,12 +23,10 @@ static char **copy_words(char *const *words)
 	copy = calloc(n + 1, sizeof(copy[0]));
 	for (size_t i = 0; copy && i < n; i++) {
 		copy[i] = strdup(words[i]);
-		if (copy[i])
-			continue;
-		while (i--)
-			free(copy[i]);
-		free(copy);
-		return NULL;
+		if (!copy[i]) {
+			words_free(copy);
+			return NULL;
+		}
 	}
 	return copy;
 }
