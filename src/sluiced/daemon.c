@@ -154,7 +154,7 @@ static int block_signals(struct daemon *d, struct err *err)
 		       : 0;
 }
 
-/* As many descriptors as may be had: a worker of the second door takes up to 131. */
+/* As many descriptors as may be had: a worker of the second door takes up to 132. */
 static void raise_limit(void)
 {
 	struct rlimit limit;
