@@ -26,10 +26,10 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(double *values, unsigned n)
+double measure_median(double *values, unsigned n)
 {
 	qsort(values, n, sizeof(values[0]), compare);
-	return values[n / 2];
+	return n ? values[n / 2] : 0;
 }
 
 /* Each in lines of its own, two for processors that fetch them in pairs. */
@@ -110,7 +110,7 @@ int measure_round_trip(int cpu_a, int cpu_b, unsigned ms, double *ns)
 		while (n < SERIES_MAX && clock_now_ns() < end_ns);
 		atomic_store(&balls.over, true);
 		pthread_join(thread, NULL);
-		*ns = median(series, n);
+		*ns = measure_median(series, n);
 	}
 	sched_setaffinity(0, sizeof(before), &before);
 out:
@@ -152,7 +152,7 @@ int measure_memcpy(uint64_t block, uint64_t footprint, unsigned ms, double *byte
 		series[n++] = (double)(each * block) * (double)NSEC_PER_SEC /
 			      (double)(clock_now_ns() - since_ns);
 	} while (n < SERIES_MAX && clock_now_ns() < end_ns);
-	*bytes_per_second = median(series, n);
+	*bytes_per_second = measure_median(series, n);
 	munmap(memory, footprint);
 	free(series);
 	return 0;

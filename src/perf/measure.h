@@ -22,5 +22,7 @@ int measure_round_trip(int cpu_a, int cpu_b, unsigned ms, double *ns);
  * calling thread. *@bytes_per_second: the median of many series. Returns 0, -EINVAL or -ENOMEM.
  */
 int measure_memcpy(uint64_t block, uint64_t footprint, unsigned ms, double *bytes_per_second);
+/* The median of @n values, which it sorts; 0 if there are none. */
+double measure_median(double *values, unsigned n);
 
 #endif

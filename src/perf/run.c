@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -355,19 +354,6 @@ static int measure_r(const struct run *r, double *ns, struct err *err)
 	return 0;
 }
 
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return (x > y) - (x < y);
-}
-
-static double median(double *values, unsigned n)
-{
-	qsort(values, n, sizeof(values[0]), compare);
-	return n ? values[n / 2] : 0;
-}
-
 /*
  * Load and round trip in turns.  Each round is held against the round trips right before and after
  * it: what a core is worth changes with whoever else is on the machine.
@@ -394,9 +380,9 @@ static int run_with_limits(struct run *r, struct perf_report *report, struct err
 		before = after;
 		n++;
 	}
-	report->round_trip_ns = median(trips, n);
-	report->request_ns = median(requests, n);
-	report->ratio = median(ratios, n);
+	report->round_trip_ns = measure_median(trips, n);
+	report->request_ns = measure_median(requests, n);
+	report->ratio = measure_median(ratios, n);
 	return rc;
 }
 
