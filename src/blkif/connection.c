@@ -292,11 +292,6 @@ void blkif_connection_destroy(struct blkif_connection *c)
 	free(c);
 }
 
-unsigned blkif_connection_count(const struct blkif_connection *c)
-{
-	return c->opts.nr_queues;
-}
-
 void blkif_connection_start(struct blkif_connection *c)
 {
 	c->waiting = c->opts.nr_queues;

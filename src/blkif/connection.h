@@ -87,8 +87,7 @@ int blkif_connection_set_sectors(struct blkif_connection *c, uint64_t sectors,
 /* Closes its rings. */
 void blkif_connection_destroy(struct blkif_connection *c);
 
-/* How many queues it has, and the reactor that serves queue @n. */
-unsigned blkif_connection_count(const struct blkif_connection *c);
+/* The reactor that serves queue @n. */
 const struct reactor *blkif_connection_get_reactor(const struct blkif_connection *c, unsigned n);
 /*
  * Gathers the queues' statistics and calls @done with those of each queue on the control thread.

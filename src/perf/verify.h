@@ -29,7 +29,6 @@ enum verify_verdict {
 	VERIFY_TORN,
 	VERIFY_MISPLACED,
 	VERIFY_CORRUPT,
-	VERIFY_VERDICTS,
 };
 
 struct verifier;
