@@ -627,13 +627,17 @@ static void pollers_wake_each_other(void **state)
 	on_reactor(del_worker, &workers[1]);
 }
 
-/* A reactor that is busy all the time still hears of messages, timers and descriptors. */
-static void busy_reactors_hear_the_rest(void **state)
+/*
+ * A reactor that is busy all the time, or that goes round in vain, still hears of messages, timers
+ * and descriptors.
+ */
+static void hear_the_rest(int work)
 {
 	uint64_t one = 1;
 
 	reset_workers();
-	workers[0].work = INT32_MAX;
+	workers[0].work = work;
+	workers[0].refuse = true;
 	on_reactor(add_worker, &workers[0]);
 	sem_init(&last_fired, 0, 0);
 	on_reactor(start_alarms, NULL);
@@ -653,6 +657,64 @@ static void busy_reactors_hear_the_rest(void **state)
 		close(watched[i].fd.fd);
 		sem_destroy(&watched[i].ready);
 	}
+}
+
+static void busy_reactors_hear_the_rest(void **state)
+{
+	hear_the_rest(INT32_MAX);
+	hear_the_rest(0);
+}
+
+/* A poller that asks for the time. */
+struct asker {
+	struct poller poller;
+	uint64_t last_ns; /* the clock's, when it was asked last */
+	atomic_uint rounds;
+	unsigned late; /* rounds that were told a time from before them */
+	unsigned two;  /* or two times */
+};
+
+static int ask(struct poller *p)
+{
+	struct asker *a = container_of(p, struct asker, poller);
+	unsigned n = a->rounds++;
+	uint64_t now_ns;
+
+	/* Nobody asks in some rounds, and some find work. */
+	if (n % 7 > 2) {
+		now_ns = reactor_now_ns(p->reactor);
+		a->late += now_ns < a->last_ns;
+		a->two += reactor_now_ns(p->reactor) != now_ns;
+	}
+	a->last_ns = clock_now_ns();
+	return n % 5 == 0;
+}
+
+static bool goes_on(struct poller *p)
+{
+	return true;
+}
+
+static void add_asker(void *arg)
+{
+	reactor_poller_add(reactor, arg);
+}
+
+static void del_asker(void *arg)
+{
+	reactor_poller_del(arg);
+}
+
+static void time_is_the_round_s(void **state)
+{
+	struct asker a = {.poller = {.poll = ask, .arm = goes_on}};
+
+	on_reactor(add_asker, &a.poller);
+	while (a.rounds < 10000)
+		nap_ms(1);
+	on_reactor(del_asker, &a.poller);
+	assert_int_equal(a.late, 0);
+	assert_int_equal(a.two, 0);
 }
 
 /* Helpers */
@@ -862,6 +924,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pollers_delete_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(pollers_wake_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_reactors_hear_the_rest, setup, teardown),
+		cmocka_unit_test_setup_teardown(time_is_the_round_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(bulk_leaves_a_thread_to_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(helpers_do_all_jobs, setup, teardown),
 		cmocka_unit_test(steps_do_what_is_due),
