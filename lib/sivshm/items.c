@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A worker's side of items (sivshm_items.h), on nothing but the public interface: a sequence of
- * messages is read by a small state machine, results are collected until they fill a message.
+ * A worker's side of items (sivshm_items.h), by ports and channels as anybody has them: a sequence
+ * of messages is read by a small state machine, results are collected until they fill a message.
  */
+#include "internal.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "sivshm.h"
 #include "sivshm_items.h"
 
 enum {
 	HEAD = sizeof(struct sivshm_items_head),
 	RESULT_MAX = SIVSHM_ITEMS_MESSAGE_MAX - HEAD,
+	LOOK_MS = 10, /* nobody rings when a channel is there */
 };
 
 enum state {
@@ -84,9 +86,7 @@ static int send_message(struct sivshm_items *s, uint32_t kind, uint32_t code, co
 	if (s->broken)
 		return s->broken;
 	while ((rc = sivshm_channel_reserve(s->channel, HEAD + bytes, &room)) == -EAGAIN) {
-		rc = sivshm_channel_push(s->channel);
-		if (!rc)
-			rc = sivshm_channel_wait_room(s->channel, HEAD + bytes, -1);
+		rc = sivshm_channel_wait_room(s->channel, HEAD + bytes, -1);
 		if (rc < 0 && rc != -EINTR)
 			break;
 	}
@@ -118,15 +118,17 @@ static int greet(struct sivshm_items *s, int timeout_ms)
 static int attach(struct sivshm_items *s, int timeout_ms)
 {
 	const struct sivshm_channel_opts opts = {.struct_bytes = sizeof(opts)};
-	int rc, waited = 0;
+	int64_t deadline = sivshm_deadline(timeout_ms);
+	int rc;
 
 	while ((rc = sivshm_channel_attach(s->port, &opts, &s->channel)) == -EAGAIN) {
-		if (timeout_ms >= 0 && waited >= timeout_ms)
+		int left = sivshm_deadline_left(deadline);
+
+		if (!left)
 			return -ETIMEDOUT;
-		rc = sivshm_port_wait(s->port, 0, 10);
+		rc = sivshm_port_wait(s->port, 0, left < 0 || left > LOOK_MS ? LOOK_MS : left);
 		if (rc < 0 && rc != -EINTR)
 			return rc;
-		waited += rc ? 1 : 10;
 	}
 	if (!rc && sivshm_channel_max(s->channel) < SIVSHM_ITEMS_MESSAGE_MAX)
 		rc = -EPROTO;

@@ -2,6 +2,7 @@
 /* The worker's end in a process: ringing and waiting, and managers that greet in evil ways. */
 #include "../fds.h"
 #include "desk.h"
+#include "sivshm_items.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -166,6 +167,41 @@ static void sleeps_until_it_is_rung(void **state)
 	/* The memory is there until it is closed. */
 	memset(sivshm_port_memory(p), 1, BYTES);
 	sivshm_port_close(p);
+}
+
+struct storm {
+	struct sivshm_port *port;
+	atomic_bool over;
+};
+
+static void *ring_on(void *arg)
+{
+	struct storm *storm = arg;
+
+	while (!atomic_load(&storm->over))
+		sivshm_port_ring(storm->port, 0);
+	return NULL;
+}
+
+/* Rings, which in a guest may be naps, are no measure of time. */
+static void awaits_items_as_long_as_it_is_told(void **state)
+{
+	struct desk *desk = *state;
+	struct sivshm_worker *w = desk_add(desk, 1024 * KIB, 1);
+	struct storm storm = {.port = sivshm_worker_port(w)};
+	struct sivshm_items *s;
+	pthread_t thread;
+	int64_t begin;
+	char where[16];
+
+	snprintf(where, sizeof(where), "fd:%d", sivshm_worker_take_socket(w));
+	pthread_create(&thread, NULL, ring_on, &storm);
+	begin = desk_now_ms();
+	assert_int_equal(sivshm_items_open(where, 300, &s), -ETIMEDOUT);
+	begin = desk_now_ms() - begin;
+	atomic_store(&storm.over, true);
+	pthread_join(thread, NULL);
+	assert_true(begin >= 300);
 }
 
 static void notices_the_end(void **state)
@@ -503,6 +539,7 @@ int main(void)
 		TEST(rings_both_ways),
 		TEST(rings_from_any_thread),
 		TEST(sleeps_until_it_is_rung),
+		TEST(awaits_items_as_long_as_it_is_told),
 		TEST(notices_the_end),
 		TEST(is_woken_by_signals),
 		TEST(reads_where_to_open),
