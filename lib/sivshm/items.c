@@ -75,9 +75,9 @@ static int receive(struct sivshm_items *s, struct sivshm_items_head *head, const
 	return 1;
 }
 
-/* Sends a message, and waits for room where there is none; @push: the other side is to see it. */
+/* Sends a message, and waits for room where there is none. */
 static int send_message(struct sivshm_items *s, uint32_t kind, uint32_t code, const void *body,
-			size_t bytes, bool push)
+			size_t bytes)
 {
 	const struct sivshm_items_head head = {htole32(kind), htole32(code), htole64(s->id)};
 	void *room;
@@ -96,7 +96,7 @@ static int send_message(struct sivshm_items *s, uint32_t kind, uint32_t code, co
 	if (bytes)
 		memcpy((char *)room + HEAD, body, bytes);
 	sivshm_channel_commit(s->channel, HEAD + bytes);
-	rc = push ? sivshm_channel_push(s->channel) : 0;
+	rc = sivshm_channel_push(s->channel);
 	return rc ? break_off(s, rc) : 0;
 }
 
@@ -111,7 +111,7 @@ static int greet(struct sivshm_items *s, int timeout_ms)
 		return rc;
 	if (head.kind != SIVSHM_ITEMS_HELLO || head.code != SIVSHM_ITEMS_VERSION)
 		return -EPROTO;
-	return send_message(s, SIVSHM_ITEMS_HELLO, SIVSHM_ITEMS_VERSION, NULL, 0, true);
+	return send_message(s, SIVSHM_ITEMS_HELLO, SIVSHM_ITEMS_VERSION, NULL, 0);
 }
 
 /* The manager lays the channel out; in a guest that can be later than the device is seen. */
@@ -222,7 +222,7 @@ int sivshm_items_read(struct sivshm_items *s, const void **data, size_t *bytes)
 
 static int send_result(struct sivshm_items *s)
 {
-	int rc = send_message(s, SIVSHM_ITEMS_RESULT, 0, s->result, s->pending, true);
+	int rc = send_message(s, SIVSHM_ITEMS_RESULT, 0, s->result, s->pending);
 
 	s->pending = 0;
 	return rc;
@@ -266,7 +266,7 @@ int sivshm_items_done(struct sivshm_items *s, const char *failure)
 		return rc;
 	rc = s->pending ? send_result(s) : 0;
 	if (!rc)
-		rc = send_message(s, SIVSHM_ITEMS_DONE, failure != NULL, failure, bytes, true);
+		rc = send_message(s, SIVSHM_ITEMS_DONE, failure != NULL, failure, bytes);
 	s->state = STATE_IDLE;
 	return rc;
 }
