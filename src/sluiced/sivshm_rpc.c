@@ -79,12 +79,12 @@ static int check_id(const char *what, int64_t id, struct err *err)
 
 static int parse_mode(const char *text, mode_t *mode, struct err *err)
 {
-	size_t len = strlen(text);
+	const char *digit = text;
 
 	*mode = 0;
-	for (const char *digit = text; *digit >= '0' && *digit <= '7'; digit++)
+	for (; *digit >= '0' && *digit <= '7' && digit < text + 4; digit++)
 		*mode = *mode << 3 | (mode_t)(*digit - '0');
-	if (len && len <= 4 && strspn(text, "01234567") == len && *mode && *mode <= 0777)
+	if (!*digit && *mode && *mode <= 0777)
 		return 0;
 	return err_set(err, -EINVAL,
 		       "the mode of a socket is octal, 0001 to 0777, like 0660, not '%.16s'", text);
