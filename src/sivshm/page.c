@@ -69,9 +69,14 @@ void sivshm_page_resize(struct control_page *page, uint64_t sectors, uint32_t re
 
 void sivshm_page_look(const struct control_page *page, uint32_t *epoch, uint32_t *state)
 {
+	const struct control_frontend *f = &page->frontend;
+
 	/* In this order: the state is of this epoch, or of a later one. */
-	*epoch = atomic_load_explicit(&page->frontend.epoch, memory_order_acquire);
-	*state = atomic_load_explicit(&page->frontend.state, memory_order_acquire);
+	*epoch = atomic_load_explicit(&f->epoch, memory_order_acquire);
+	*state = atomic_load_explicit(&f->state, memory_order_acquire);
+	/* Then a life begins just now, which rings when it has. */
+	if (atomic_load_explicit(&f->epoch, memory_order_relaxed) != *epoch)
+		*state = CONTROL_FRONTEND_NONE;
 }
 
 static uint32_t read_once(const uint32_t *field)

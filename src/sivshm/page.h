@@ -41,7 +41,10 @@ void sivshm_page_say(struct control_page *page, enum control_backend_state state
 /* The disk is that large now; @revision is another than any before in this segment. */
 void sivshm_page_resize(struct control_page *page, uint64_t sectors, uint32_t revision);
 
-/* Where the frontend stands. The state may be one that does not exist. */
+/*
+ * Where the frontend stands. The state is of that epoch, or NONE, and may be one that does not
+ * exist.
+ */
 void sivshm_page_look(const struct control_page *page, uint32_t *epoch, uint32_t *state);
 /* Reads and judges its choice. Returns 0, or -EINVAL with the reason. */
 int sivshm_page_read(const struct control_page *page, const struct sivshm_offer *offer,

@@ -4,6 +4,7 @@
  * way ends before its memory goes, or is used for something else.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 
 #include "../fds.h"
 #include "blkif/wire.h"
+#include "sivshm/page.h"
 #include "stage.h"
 
 static const struct sivshm_door_worker on_held = {
@@ -360,6 +362,50 @@ static void removed_while_busy(void **state)
 	hand_close(&h);
 }
 
+struct lives {
+	struct control_page page;
+	atomic_bool over;
+};
+
+/* One life after the other: those of even epochs are READY, the others INIT. */
+static void *live(void *arg)
+{
+	struct lives *l = arg;
+	struct control_frontend *f = &l->page.frontend;
+
+	for (uint32_t epoch = 1; !atomic_load_explicit(&l->over, memory_order_relaxed); epoch++) {
+		atomic_store_explicit(&f->state, CONTROL_FRONTEND_NONE, memory_order_relaxed);
+		atomic_store_explicit(&f->epoch, epoch, memory_order_release);
+		atomic_store_explicit(&f->state,
+				      epoch % 2 ? CONTROL_FRONTEND_INIT : CONTROL_FRONTEND_READY,
+				      memory_order_release);
+	}
+	return NULL;
+}
+
+/* What one life says is never taken for another's. */
+static void states_are_of_their_epoch(void **state)
+{
+	enum { ENOUGH = 200000 };
+	struct lives *l = calloc(1, sizeof(*l));
+	unsigned inits = 0, readies = 0, mixed = 0;
+	uint32_t epoch, said;
+	pthread_t thread;
+
+	assert_non_null(l);
+	assert_int_equal(pthread_create(&thread, NULL, live, l), 0);
+	while (inits < ENOUGH || readies < ENOUGH) {
+		sivshm_page_look(&l->page, &epoch, &said);
+		inits += said == CONTROL_FRONTEND_INIT;
+		readies += said == CONTROL_FRONTEND_READY;
+		mixed += said == (epoch % 2 ? CONTROL_FRONTEND_READY : CONTROL_FRONTEND_INIT);
+	}
+	atomic_store(&l->over, true);
+	pthread_join(thread, NULL);
+	assert_int_equal(mixed, 0);
+	free(l);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
@@ -374,6 +420,7 @@ int main(void)
 		TEST(one_that_stops_reading),
 		TEST(drained_in_the_middle),
 		TEST(removed_while_busy),
+		cmocka_unit_test(states_are_of_their_epoch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
