@@ -176,10 +176,11 @@ static int greet(struct front_segment *s)
 	/* One that a former life of ours has asked for may come any time. */
 	if (s->epoch == atomic_load_explicit(&f->epoch, memory_order_relaxed))
 		s->epoch++;
-	/* Nobody takes what a former life chose for ours. */
-	atomic_store_explicit(&f->state, CONTROL_FRONTEND_NONE, memory_order_release);
+	/* Nobody takes what a former life chose for ours: who sees the epoch sees that it is over.
+	 */
+	atomic_store_explicit(&f->state, CONTROL_FRONTEND_NONE, memory_order_relaxed);
 	f->version = CONTROL_VERSION;
-	atomic_store_explicit(&f->epoch, s->epoch, memory_order_relaxed);
+	atomic_store_explicit(&f->epoch, s->epoch, memory_order_release);
 	s->stage = STAGE_OFFER;
 	say(s, CONTROL_FRONTEND_INIT);
 	return 0;
