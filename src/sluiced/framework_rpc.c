@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "sluiced/framework_rpc.h"
 
-static const struct params_field no_params[1];
-
 static void get_reactors(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct framework_rpc *ctx = arg;
 	json_t *list;
 
-	if (!rpc_decode(req, params, no_params, 0, NULL))
+	if (!rpc_decode(req, params, NULL, 0, NULL))
 		return;
 	list = json_array();
 	for (unsigned i = 0; i < ctx->nr_reactors; i++) {

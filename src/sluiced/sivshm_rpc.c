@@ -55,8 +55,6 @@ static const struct params_field delete_fields[] = {
 	PARAMS_OPTIONAL(struct spec, force, PARAMS_BOOL),
 };
 
-static const struct params_field no_params[1];
-
 static struct spec default_spec(void)
 {
 	return (struct spec){
@@ -396,7 +394,7 @@ static void handle_list(struct rpc_request *req, const json_t *params, void *arg
 {
 	struct listing l = {.ctx = arg};
 
-	if (!rpc_decode(req, params, no_params, 0, NULL))
+	if (!rpc_decode(req, params, NULL, 0, NULL))
 		return;
 	l.list = sivshm_door_list(l.ctx->door);
 	config_each_kept(l.ctx->config, &l.ctx->workers, add_missing, &l);
@@ -412,7 +410,7 @@ static void handle_stats(struct rpc_request *req, const json_t *params, void *ar
 {
 	struct sivshm_rpc *ctx = arg;
 
-	if (rpc_decode(req, params, no_params, 0, NULL))
+	if (rpc_decode(req, params, NULL, 0, NULL))
 		sivshm_door_stats(ctx->door, stats_done, req);
 }
 

@@ -15,8 +15,6 @@
 /* A device that hangs keeps what it has; whoever waits for quiet is told after so long. */
 #define QUIET_WAIT_NS (30 * NSEC_PER_SEC)
 
-static const struct params_field no_params[1];
-
 static void get_domain(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct args {
@@ -333,7 +331,7 @@ static void get_vbds(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct vbd_rpc *ctx = arg;
 
-	if (rpc_decode(req, params, no_params, 0, NULL))
+	if (rpc_decode(req, params, NULL, 0, NULL))
 		rpc_reply(req, xen_backend_list(ctx->be));
 }
 
@@ -346,7 +344,7 @@ static void get_iostat(struct rpc_request *req, const json_t *params, void *arg)
 {
 	struct vbd_rpc *ctx = arg;
 
-	if (rpc_decode(req, params, no_params, 0, NULL))
+	if (rpc_decode(req, params, NULL, 0, NULL))
 		xen_backend_stats(ctx->be, iostat_done, req);
 }
 
