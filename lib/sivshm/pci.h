@@ -36,7 +36,7 @@ int sivshm_pci_open_below(const char *root, const char *address, struct sivshm_p
 
 /*
  * Map the device of @pci->dir, and set up its vectors. Return 0, or a negative errno; what is open
- * then is for sivshm_pci_close(), as it is after success.
+ * then is for the port's close(), as it is after success.
  */
 int sivshm_pci_sysfs_open(struct sivshm_pci *pci);
 int sivshm_pci_vfio_open(struct sivshm_pci *pci);

@@ -45,8 +45,7 @@ static int receive(int socket, int64_t deadline, bool with_fd, int64_t *value, i
 		return rc;
 	if ((*fd >= 0) == with_fd)
 		return 0;
-	if (*fd >= 0)
-		close(*fd);
+	sivshm_close_fd(fd);
 	return -EPROTO;
 }
 

@@ -107,9 +107,7 @@ int sivshm_wire_receive(int socket, int64_t deadline, int64_t *value, int *fd)
 		if (n == -EINTR)
 			continue;
 		if (n < 0) {
-			if (*fd >= 0)
-				close(*fd);
-			*fd = -1;
+			sivshm_close_fd(fd);
 			return (int)n;
 		}
 		got += (size_t)n;
