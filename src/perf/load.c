@@ -238,7 +238,7 @@ static bool begin_check(struct load *l, struct place *p)
 
 static void found(struct load *l, enum load_damage damage, uint64_t sector)
 {
-	if (!load_result_damages(&l->result))
+	if (!load_result_damages(&l->result) || sector < l->result.damaged_sector)
 		l->result.damaged_sector = sector;
 	l->result.damage[damage]++;
 }
@@ -459,7 +459,8 @@ uint64_t load_result_damages(const struct load_result *r)
 
 void load_result_add_found(struct load_result *to, const struct load_result *from)
 {
-	if (!load_result_damages(to))
+	if (!load_result_damages(to) ||
+	    (load_result_damages(from) && from->damaged_sector < to->damaged_sector))
 		to->damaged_sector = from->damaged_sector;
 	for (unsigned i = 0; i < LOAD_DAMAGES; i++)
 		to->damage[i] += from->damage[i];

@@ -63,7 +63,7 @@ struct load_result {
 	} kinds[LOAD_KINDS];
 	uint64_t verified; /* reads that were judged, and were of blocks that had been written */
 	uint64_t damage[LOAD_DAMAGES];
-	uint64_t damaged_sector; /* of the first damage */
+	uint64_t damaged_sector; /* the first on the disk, whenever it was found */
 	uint64_t passes;         /* over responses that were there */
 };
 
