@@ -326,6 +326,8 @@ int front_poll(struct front *f)
 		uint8_t response[16];
 
 		memcpy(response, front_slot(f, f->rsp_cons), f->opts.layout->response_bytes);
+		/* From here on the compiler may not go back to the backend's bytes. */
+		atomic_signal_fence(memory_order_seq_cst);
 		f->rsp_cons++;
 		if (take_response(f, response))
 			return -EPROTO;
