@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Few numbers from many: medians, spread, ratios by round, and goals.
+
+Machines change from minute to minute, and virtual ones most.  So ways that are compared take turns
+within a round, in an order that differs from round to round; what counts is the ratio within a
+round; and of all rounds' ratios the median, which one bad minute does not move.
+"""
+import statistics
+
+
+def median(values):
+    """The median, or None of nothing."""
+    values = list(values)
+    return statistics.median(values) if values else None
+
+
+def spread(values):
+    """The least and the greatest, or None of nothing."""
+    values = list(values)
+    return (min(values), max(values)) if values else None
+
+
+def relative_spread(values):
+    """Half of what lies between the least and the greatest, as a part of the median; 0 of nothing."""
+    values = list(values)
+    mid = median(values)
+    return (max(values) - min(values)) / 2 / abs(mid) if mid else 0.0
+
+
+def ratios(above, below):
+    """The ratios of two {round: value}, round by round; rounds that only one has, have none."""
+    return [above[number] / below[number] for number in sorted(above)
+            if below.get(number)]
+
+
+def in_turns(round_nr, ways):
+    """The ways in the order of round ROUND_NR (from 1): over as many rounds as there are ways each
+    has been at each place once, and none always comes after the same other.
+
+    A Latin square: the first round goes 0, 1, n-1, 2, n-2, ..., each next one is shifted by one.
+    For an odd number of ways the rounds of a second square go backwards.
+    """
+    count = len(ways)
+    first = [(place + 1) // 2 if place % 2 else (count - place // 2) % count
+             for place in range(count)]
+    turn = round_nr - 1
+    order = [ways[(place + turn) % count] for place in first]
+    return order[::-1] if count % 2 and turn // count % 2 else order
+
+
+def figure(number):
+    """A number as a person reads it: three digits that mean something; '-' of nothing."""
+    if number is None:
+        return "-"
+    size = abs(number)
+    if size >= 100 or number == int(number):
+        return f"{number:.0f}"
+    return f"{number:.1f}" if size >= 10 else f"{number:.2f}" if size >= 0.095 else f"{number:.2g}"
+
+
+def of(values):
+    """The median, and in brackets the least and the greatest; '-' of nothing."""
+    values = list(values)
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return figure(values[0])
+    low, high = spread(values)
+    return f"{figure(median(values))} ({figure(low)} to {figure(high)})"
+
+
+class Goal:
+    """What was to be reached: MEASURED, None where it was not measured, at least WANTED, or at MOST."""
+
+    def __init__(self, name, measured, wanted, most=False, unit=""):
+        self.name, self.measured, self.wanted = name, measured, wanted
+        self.most, self.unit = most, unit
+
+    @property
+    def met(self):
+        if self.measured is None:
+            return False
+        return self.measured <= self.wanted if self.most else self.measured >= self.wanted
+
+    @property
+    def limit(self):
+        return f"{'<=' if self.most else '>='}{self.wanted:.4g}{self.unit}"
+
+    @property
+    def got(self):
+        return "nothing" if self.measured is None else f"{self.measured:.4g}{self.unit}"
+
+    def __str__(self):
+        return (f"goal {self.name} measured {self.got} wanted {self.limit} "
+                f"{'met' if self.met else 'missed'}")
