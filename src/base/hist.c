@@ -11,8 +11,7 @@ void hist_merge(struct hist *to, const struct hist *from)
 		to->max_ns = from->max_ns;
 }
 
-/* Largest value that falls into bucket @i. */
-static uint64_t upper_edge(unsigned i)
+uint64_t hist_edge(unsigned i)
 {
 	unsigned shift = i >> HIST_SUB_BITS;
 	uint64_t sub = i & ((1u << HIST_SUB_BITS) - 1);
@@ -32,10 +31,15 @@ uint64_t hist_percentile(const struct hist *h, uint32_t per_million)
 	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
 		seen += h->buckets[i];
 		if (seen >= wanted && seen) {
-			uint64_t edge = upper_edge(i);
+			uint64_t edge = hist_edge(i);
 
 			return edge < h->max_ns ? edge : h->max_ns;
 		}
 	}
 	return h->max_ns;
+}
+
+bool hist_knows(const struct hist *h, uint32_t per_million)
+{
+	return (unsigned __int128)h->count * (1000000 - per_million) >= HIST_BEYOND * 1000000ull;
 }

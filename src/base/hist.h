@@ -7,11 +7,13 @@
 #ifndef SLUICE_BASE_HIST_H
 #define SLUICE_BASE_HIST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum {
 	HIST_SUB_BITS = 4,
 	HIST_TOP_BITS = 37, /* 137 s; what takes longer counts as that */
+	HIST_BEYOND = 100,
 	HIST_BUCKETS = (HIST_TOP_BITS - HIST_SUB_BITS + 1) << HIST_SUB_BITS,
 };
 
@@ -52,5 +54,13 @@ void hist_merge(struct hist *to, const struct hist *from);
  * edge of its bucket, at most the maximum seen; 0 without samples.
  */
 uint64_t hist_percentile(const struct hist *h, uint32_t per_million);
+
+/*
+ * Whether at least HIST_BEYOND samples lie above that percentile: with fewer it tells of chance.
+ */
+bool hist_knows(const struct hist *h, uint32_t per_million);
+
+/* The largest value that falls into bucket @i, in ns. */
+uint64_t hist_edge(unsigned i);
 
 #endif

@@ -50,6 +50,8 @@ struct load {
 	unsigned nr_segments;
 	uint64_t sectors_of_block;
 	uint64_t begun;
+	bool goes_on; /* with more requests; else those that are outstanding are the last */
+	uint64_t patience_end_ns;
 	uint64_t checked; /* blocks that load_check() has begun to read */
 	struct load_result result;
 	struct blkif_wire_segment *segments;
@@ -307,9 +309,18 @@ static bool finish(struct load *l, struct place *p)
 	return false;
 }
 
-/* Waiting */
+/* What a turn of load is made of. */
 
-static int wait_asleep(struct load *l, uint64_t patience_end_ns)
+typedef bool (*begin_fn)(struct load *l, struct place *p);
+
+struct job {
+	begin_fn next;
+	uint64_t end_ns;
+	uint64_t requests;
+	const atomic_bool *stop;
+};
+
+static int wait_asleep(struct load *l)
 {
 	for (;;) {
 		int n = front_wait(l->opts.front, SLEEP_MS);
@@ -318,42 +329,16 @@ static int wait_asleep(struct load *l, uint64_t patience_end_ns)
 			return n;
 		if (!l->opts.is_alive(l->opts.ctx))
 			return -EPIPE;
-		if (clock_now_ns() > patience_end_ns)
+		if (clock_now_ns() > l->patience_end_ns)
 			return -ETIMEDOUT;
 	}
 }
 
-static int wait_awake(struct load *l, uint64_t patience_end_ns)
+/* Takes what has ended in this pass. */
+static void take_ended(struct load *l)
 {
-	for (;;) {
-		for (unsigned i = 0; i < IDLE_ROUNDS; i++) {
-			int n = front_poll(l->opts.front);
-
-			if (n)
-				return n;
-			__builtin_ia32_pause();
-		}
-		if (clock_now_ns() > patience_end_ns)
-			return -ETIMEDOUT;
-		if (!l->opts.is_alive(l->opts.ctx))
-			return -EPIPE;
-		/* The backend may have to run on this very core. */
-		sched_yield();
-	}
-}
-
-typedef bool (*begin_fn)(struct load *l, struct place *p);
-
-/* Waits for responses, and takes them. Returns 0 or a negative errno. */
-static int collect(struct load *l, uint64_t now_ns)
-{
-	uint64_t end_ns = now_ns + l->opts.patience_ms * NSEC_PER_MSEC;
 	struct place *p;
-	int n;
 
-	n = l->opts.sleep ? wait_asleep(l, end_ns) : wait_awake(l, end_ns);
-	if (n < 0)
-		return n;
 	l->result.passes++;
 	while ((p = l->ended)) {
 		l->ended = p->next;
@@ -362,7 +347,6 @@ static int collect(struct load *l, uint64_t now_ns)
 		p->next = l->free;
 		l->free = p;
 	}
-	return 0;
 }
 
 /* Begins as much as can be begun. Returns false once there is nothing more to begin at all. */
@@ -399,43 +383,105 @@ static uint64_t take_time(struct load *l)
 	return now_ns;
 }
 
-static int run(struct load *l, begin_fn next, uint64_t end_ns, uint64_t requests,
-	       const atomic_bool *stop)
+/* Begins what is to be begun after a pass. Returns whether something is outstanding. */
+static bool go_on(struct load *l, const struct job *job)
 {
-	bool goes_on = true;
 	uint64_t now_ns;
-	int rc;
 
-	l->begun = 0;
-	for (;;) {
-		if (goes_on)
-			goes_on = begin_all(l, next, requests);
-		if (l->unpushed) {
-			l->unpushed = 0;
-			front_push(l->opts.front);
-		}
-		now_ns = take_time(l);
-		if (!l->outstanding)
-			return 0;
-		if ((end_ns && now_ns >= end_ns) ||
-		    atomic_load_explicit(stop, memory_order_relaxed) ||
-		    l->opts.is_closing(l->opts.ctx))
-			goes_on = false;
-		rc = collect(l, now_ns);
-		if (rc)
-			return rc;
+	if (l->goes_on)
+		l->goes_on = begin_all(l, job->next, job->requests);
+	if (l->unpushed) {
+		l->unpushed = 0;
+		front_push(l->opts.front);
 	}
+	now_ns = take_time(l);
+	if ((job->end_ns && now_ns >= job->end_ns) ||
+	    atomic_load_explicit(job->stop, memory_order_relaxed) ||
+	    l->opts.is_closing(l->opts.ctx))
+		l->goes_on = false;
+	l->patience_end_ns = now_ns + l->opts.patience_ms * NSEC_PER_MSEC;
+	return l->outstanding;
 }
 
-int load_run(struct load *l, uint64_t end_ns, uint64_t requests, const atomic_bool *stop)
+/* Nothing has come for many rounds: is there anybody? */
+static int look_around(struct load *const *loads, unsigned nr, unsigned *failed)
 {
-	return run(l, begin, end_ns, requests, stop);
+	uint64_t now_ns = clock_now_ns();
+
+	for (unsigned i = 0; i < nr; i++) {
+		const struct load *l = loads[i];
+
+		*failed = i;
+		if (!l->outstanding)
+			continue;
+		if (now_ns > l->patience_end_ns)
+			return -ETIMEDOUT;
+		if (!l->opts.is_alive(l->opts.ctx))
+			return -EPIPE;
+	}
+	/* The backend may have to run on this very core. */
+	sched_yield();
+	return 0;
 }
 
-int load_check(struct load *l, const atomic_bool *stop)
+static int run(struct load *const *loads, unsigned nr, const struct job *job, unsigned *failed)
 {
-	l->checked = 0;
-	return run(l, begin_check, 0, 0, stop);
+	unsigned busy = 0, idle = 0;
+	int rc = 0;
+
+	for (unsigned i = 0; i < nr; i++) {
+		loads[i]->begun = 0;
+		loads[i]->goes_on = true;
+		busy += go_on(loads[i], job);
+	}
+	while (busy && !rc) {
+		bool came = false;
+
+		for (unsigned i = 0; i < nr; i++) {
+			struct load *l = loads[i];
+			int n;
+
+			if (!l->outstanding)
+				continue;
+			n = l->opts.sleep ? wait_asleep(l) : front_poll(l->opts.front);
+			if (n < 0) {
+				*failed = i;
+				return n;
+			}
+			if (!n)
+				continue;
+			came = true;
+			take_ended(l);
+			busy -= !go_on(l, job);
+		}
+		if (came) {
+			idle = 0;
+			continue;
+		}
+		__builtin_ia32_pause();
+		if (++idle == IDLE_ROUNDS) {
+			idle = 0;
+			rc = look_around(loads, nr, failed);
+		}
+	}
+	return rc;
+}
+
+int load_run(struct load *const *loads, unsigned nr, uint64_t end_ns, uint64_t requests,
+	     const atomic_bool *stop, unsigned *failed)
+{
+	struct job job = {.next = begin, .end_ns = end_ns, .requests = requests, .stop = stop};
+
+	return run(loads, nr, &job, failed);
+}
+
+int load_check(struct load *const *loads, unsigned nr, const atomic_bool *stop, unsigned *failed)
+{
+	struct job job = {.next = begin_check, .stop = stop};
+
+	for (unsigned i = 0; i < nr; i++)
+		loads[i]->checked = 0;
+	return run(loads, nr, &job, failed);
 }
 
 const struct load_result *load_result(const struct load *l)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * load: one queue's load, made and measured by one thread.
+ * load: one queue's load, made and measured by one thread, which may take turns over several.
  *
  * As many requests as the depth are kept outstanding; each that ends is begun anew at another
  * place.  A pass over the responses looks at the clock once, when what follows has been pushed:
@@ -74,13 +74,15 @@ int load_create(const struct load_opts *opts, struct load **out);
 /* Nothing is outstanding, or the backend is known to write no more. */
 void load_destroy(struct load *l);
 /*
- * Runs until @end_ns (0: not by the clock), @requests have been begun (0: without bound), or @stop,
- * and then until nothing is outstanding. Returns 0, -EPROTO (see front_fault()), -EPIPE (the
- * backend is gone), or -ETIMEDOUT (it answers no more).
+ * Runs @nr loads on the calling thread, by turns, each until @end_ns (0: not by the clock), until
+ * it has begun @requests (0: without bound), or @stop, and then until nothing of it is outstanding.
+ * Only a load that runs alone may sleep. Returns 0, -EPROTO (see front_fault()), -EPIPE (the
+ * backend is gone), or -ETIMEDOUT (it answers no more), with *@failed, whose load it was.
  */
-int load_run(struct load *l, uint64_t end_ns, uint64_t requests, const atomic_bool *stop);
-/* Reads all that this load has written, and judges it. Returns as load_run(). */
-int load_check(struct load *l, const atomic_bool *stop);
+int load_run(struct load *const *loads, unsigned nr, uint64_t end_ns, uint64_t requests,
+	     const atomic_bool *stop, unsigned *failed);
+/* Reads all that these loads have written, and judges it. Returns as load_run(). */
+int load_check(struct load *const *loads, unsigned nr, const atomic_bool *stop, unsigned *failed);
 const struct load_result *load_result(const struct load *l);
 /* Forgets what was measured and found so far. */
 void load_forget(struct load *l);

@@ -82,25 +82,38 @@ static int start_answering(struct balls *balls, int cpu, pthread_t *thread)
 	return -rc;
 }
 
+/* Pins the calling thread; *@before is where it may go again afterwards. */
+static int pin(int cpu, cpu_set_t *before)
+{
+	cpu_set_t here;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE)
+		return -EINVAL;
+	CPU_ZERO(&here);
+	CPU_SET((unsigned)cpu, &here);
+	if (sched_getaffinity(0, sizeof(*before), before) ||
+	    sched_setaffinity(0, sizeof(here), &here))
+		return -errno;
+	return 0;
+}
+
 int measure_round_trip(int cpu_a, int cpu_b, unsigned ms, double *ns)
 {
 	struct balls balls = {.ping = 0};
 	uint64_t end_ns = clock_now_ns() + ms * NSEC_PER_MSEC;
-	double *series = calloc(SERIES_MAX, sizeof(series[0]));
-	cpu_set_t before, here;
+	double *series;
+	cpu_set_t before;
 	pthread_t thread;
 	unsigned ball = 0, n = 0;
-	int rc = -EINVAL;
+	int rc;
 
+	if (cpu_a == cpu_b || cpu_b < 0 || cpu_b >= CPU_SETSIZE)
+		return -EINVAL;
+	series = calloc(SERIES_MAX, sizeof(series[0]));
 	if (!series)
 		return -ENOMEM;
-	CPU_ZERO(&here);
-	if (cpu_a == cpu_b || cpu_a < 0 || cpu_b < 0 || cpu_a >= CPU_SETSIZE ||
-	    cpu_b >= CPU_SETSIZE)
-		goto out;
-	CPU_SET((unsigned)cpu_a, &here);
-	if (sched_getaffinity(0, sizeof(before), &before) ||
-	    sched_setaffinity(0, sizeof(here), &here))
+	rc = pin(cpu_a, &before);
+	if (rc)
 		goto out;
 	rc = start_answering(&balls, cpu_b, &thread);
 	if (!rc) {
@@ -118,28 +131,12 @@ out:
 	return rc;
 }
 
-int measure_memcpy(uint64_t block, uint64_t footprint, unsigned ms, double *bytes_per_second)
+static void copy_for(char *memory, uint64_t block, uint64_t half, unsigned ms, double *series,
+		     unsigned *nr)
 {
-	uint64_t half = footprint / 2, blocks, each, at = 0;
+	uint64_t blocks = half / block, each = COPIED / block + 1, at = 0;
 	uint64_t end_ns = clock_now_ns() + ms * NSEC_PER_MSEC;
-	double *series;
-	unsigned n = 0;
-	char *memory;
 
-	if (!block || half < block || footprint > SIZE_MAX / 2)
-		return -EINVAL;
-	blocks = half / block;
-	each = COPIED / block + 1;
-	series = calloc(SERIES_MAX, sizeof(series[0]));
-	memory = mmap(NULL, footprint, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!series || memory == MAP_FAILED) {
-		free(series);
-		return -ENOMEM;
-	}
-	/* Where the kernel does it, misses of the TLB are not counted in. */
-	if (footprint >= HUGE)
-		madvise(memory, footprint, MADV_HUGEPAGE);
-	memset(memory, 1, footprint);
 	do {
 		uint64_t since_ns = clock_now_ns();
 
@@ -149,11 +146,41 @@ int measure_memcpy(uint64_t block, uint64_t footprint, unsigned ms, double *byte
 			/* The compiler may not find that nobody looks. */
 			__asm__ volatile("" : : "r"(memory) : "memory");
 		}
-		series[n++] = (double)(each * block) * (double)NSEC_PER_SEC /
-			      (double)(clock_now_ns() - since_ns);
-	} while (n < SERIES_MAX && clock_now_ns() < end_ns);
-	*bytes_per_second = measure_median(series, n);
+		series[(*nr)++] = (double)(each * block) * (double)NSEC_PER_SEC /
+				  (double)(clock_now_ns() - since_ns);
+	} while (*nr < SERIES_MAX && clock_now_ns() < end_ns);
+}
+
+int measure_memcpy(uint64_t block, uint64_t footprint, int cpu, unsigned ms,
+		   double *bytes_per_second)
+{
+	double *series;
+	cpu_set_t before;
+	unsigned n = 0;
+	char *memory;
+	int rc = 0;
+
+	if (!block || footprint / 2 < block || footprint > SIZE_MAX / 2)
+		return -EINVAL;
+	series = calloc(SERIES_MAX, sizeof(series[0]));
+	memory = mmap(NULL, footprint, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (!series || memory == MAP_FAILED) {
+		free(series);
+		return -ENOMEM;
+	}
+	/* Where the kernel does it, misses of the TLB are not counted in. */
+	if (footprint >= HUGE)
+		madvise(memory, footprint, MADV_HUGEPAGE);
+	if (cpu >= 0)
+		rc = pin(cpu, &before);
+	if (!rc) {
+		memset(memory, 1, footprint);
+		copy_for(memory, block, footprint / 2, ms, series, &n);
+		*bytes_per_second = measure_median(series, n);
+	}
+	if (!rc && cpu >= 0)
+		sched_setaffinity(0, sizeof(before), &before);
 	munmap(memory, footprint);
 	free(series);
-	return 0;
+	return rc;
 }

@@ -19,9 +19,11 @@
 int measure_round_trip(int cpu_a, int cpu_b, unsigned ms, double *ns);
 /*
  * Copies blocks of @block bytes from one half of @footprint bytes to the other, for @ms, on the
- * calling thread. *@bytes_per_second: the median of many series. Returns 0, -EINVAL or -ENOMEM.
+ * calling thread, which is pinned to @cpu meanwhile (-1: it is not). *@bytes_per_second: the median
+ * of many series. Returns 0 or a negative errno (-EINVAL: no such core, or no room).
  */
-int measure_memcpy(uint64_t block, uint64_t footprint, unsigned ms, double *bytes_per_second);
+int measure_memcpy(uint64_t block, uint64_t footprint, int cpu, unsigned ms,
+		   double *bytes_per_second);
 /* The median of @n values, which it sorts; 0 if there are none. */
 double measure_median(double *values, unsigned n);
 

@@ -26,7 +26,7 @@ const char perf_usage[] =
 	"  --mix PERCENT      reads among the requests of randrw and rw (70)\n"
 	"  --bs SIZE          bytes of a request (4k)\n"
 	"  --depth N          requests outstanding in each queue (32)\n"
-	"  --queues N         queues, a thread each (1)\n"
+	"  --queues N         queues (1)\n"
 	"  --time SECONDS     how long (5), or\n"
 	"  --size SIZE        how many bytes\n"
 	"  --area SIZE        how much of the disk is used, from its beginning (all; with "
@@ -43,10 +43,12 @@ const char perf_usage[] =
 	"  --sleep            wait for responses by the doorbell\n"
 	"  --layout NAME      line or x86_64 (what is offered, best first)\n"
 	"  --push-every N     tell the backend of requests at least every N (8)\n"
-	"  --cpumask MASK     cores for the threads, hexadecimal; they are pinned to them\n"
+	"  --cpumask MASK     cores, hexadecimal; each has a thread, which takes turns over its\n"
+	"                     queues (a thread a queue)\n"
 	"  --limits CPU       with the round trip of a cache line to core CPU, the backend's, in\n"
-	"                     turns with the load\n"
-	"  --json             results as JSON\n"
+	"                     turns with the load; and with --footprint SIZE how fast that core\n"
+	"                     copies blocks of --bs within so much memory\n"
+	"  --json             results as JSON; with --cdf also how many requests took how long\n"
 	"  --help, --version\n"
 	"\n"
 	"See sluice-perf(1).\n";
@@ -71,6 +73,7 @@ enum {
 	OPT_LAYOUT,
 	OPT_PUSH_EVERY,
 	OPT_CPUMASK,
+	OPT_CDF,
 	OPT_LIMITS,
 	OPT_CPUS,
 	OPT_FOOTPRINT,
@@ -102,6 +105,7 @@ static const struct option long_options[] = {
 	{"limits", required_argument, NULL, OPT_LIMITS},
 	{"cpus", required_argument, NULL, OPT_CPUS},
 	{"footprint", required_argument, NULL, OPT_FOOTPRINT},
+	{"cdf", no_argument, NULL, OPT_CDF},
 	{"json", no_argument, NULL, OPT_JSON},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
@@ -276,6 +280,9 @@ static int parse_one(int option, const char *value, struct perf_options *o, stru
 		return parse_cpus(o, value, err);
 	case OPT_FOOTPRINT:
 		return parse_bytes("footprint", value, &o->footprint, err);
+	case OPT_CDF:
+		o->cdf = true;
+		return 0;
 	case OPT_JSON:
 		o->json = true;
 		return 0;
@@ -310,14 +317,18 @@ static int judge_together(struct perf_options *o, struct err *err)
 {
 	uint64_t cpus = o->cpumask;
 
-	if (o->limits_only) {
-		if (!o->copy_block)
-			o->copy_block = 64 << 10;
-		if (o->footprint / 2 < o->copy_block)
-			return err_set(err, -EINVAL,
-				       "--footprint has to have room for two blocks of --bs");
+	if (o->limits_only && !o->copy_block)
+		o->copy_block = 64 << 10;
+	if (o->limits_only && !o->footprint)
+		o->footprint = 16 << 20;
+	if (o->footprint && !o->limits_only && !o->with_limits)
+		return err_set(err, -EINVAL, "--footprint goes with --limits");
+	if (o->footprint && o->footprint / 2 < o->copy_block)
+		return err_set(err, -EINVAL, "--footprint has to have room for two blocks of --bs");
+	if (o->limits_only)
 		return 0;
-	}
+	if (o->cdf && !o->json)
+		return err_set(err, -EINVAL, "--cdf goes with --json");
 	if (o->seconds && o->size)
 		return err_set(err, -EINVAL, "give --time or --size, not both");
 	if (!o->seconds && !o->size)
@@ -350,7 +361,6 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, struct err
 		.push_every = 8,
 		.seed = 1,
 		.cpus = {0, 1},
-		.footprint = 16 << 20,
 	};
 	opterr = 0;
 	optind = 1;
@@ -364,14 +374,16 @@ int perf_options_parse(int argc, char **argv, struct perf_options *o, struct err
 	}
 	if (optind < argc && !strcmp(argv[optind], "limits")) {
 		o->limits_only = true;
-		o->copy_block = o->block_bytes;
 		optind++;
 	}
 	if (optind < argc)
 		return err_set(err, -EINVAL, "what is '%s'? See 'sluice-perf --help'",
 			       argv[optind]);
+	o->copy_block = o->block_bytes;
 	if (!o->block_bytes)
 		o->block_bytes = 4096;
+	if (!o->limits_only)
+		o->copy_block = o->block_bytes;
 	rc = judge_mix(o, &s, err);
 	return rc ? rc : judge_together(o, err);
 }

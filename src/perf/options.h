@@ -15,6 +15,7 @@ struct perf_options {
 	bool help;
 	bool version;
 	bool json;
+	bool cdf;         /* with json */
 	bool limits_only; /* the command `limits` */
 	/* of a load */
 	char where[PATH_MAX + 8]; /* as sivshm_open() has it; empty: what it finds by itself */
@@ -33,13 +34,13 @@ struct perf_options {
 	bool verify;
 	bool sleep;
 	uint64_t seed;
-	uint64_t cpumask; /* 0: threads are not pinned */
+	uint64_t cpumask; /* 0: a thread a queue, which are not pinned */
 	bool with_limits;
 	int backend_cpu; /* for that */
-	/* of `limits` */
+	/* of `limits`, and the last two of a load with limits */
 	int cpus[2];
 	uint64_t copy_block;
-	uint64_t footprint;
+	uint64_t footprint; /* 0: copying is not measured */
 };
 
 extern const char perf_usage[];

@@ -35,7 +35,7 @@ static int measure_limits(const struct perf_options *o, FILE *out, FILE *err_out
 			o->cpus[1], strerror(-rc));
 		return fail(err_out, &err, 1);
 	}
-	rc = measure_memcpy(o->copy_block, o->footprint, LIMITS_MS, &bytes_per_second);
+	rc = measure_memcpy(o->copy_block, o->footprint, -1, LIMITS_MS, &bytes_per_second);
 	if (rc) {
 		err_set(&err, rc, "cannot measure copying in %lu bytes: %s",
 			(unsigned long)o->footprint, strerror(-rc));

@@ -30,6 +30,9 @@ struct perf_report {
 	double round_trip_ns;
 	double request_ns; /* of the wall's time for each request that ended */
 	double ratio;
+	/* And with a footprint: */
+	double copy_bytes_per_second;
+	double of_copy; /* what the load moved of that */
 };
 
 /* Connects through @port, which stays the caller's, makes the load and fills in @report. @stop ends

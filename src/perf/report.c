@@ -41,17 +41,42 @@ static double per_second(uint64_t n, double seconds)
 
 /* As JSON: rates a second, times in nanoseconds */
 
-static json_t *describe_kind(const struct load_kind_result *k, double seconds)
+/* How large a part of all took no longer than so many nanoseconds, bucket by bucket. */
+static json_t *describe_curve(const struct hist *h)
+{
+	json_t *curve = json_array();
+	uint64_t seen = 0;
+
+	for (unsigned i = 0; i < HIST_BUCKETS; i++) {
+		uint64_t ns = hist_edge(i);
+
+		if (!h->buckets[i])
+			continue;
+		seen += h->buckets[i];
+		json_array_append_new(
+			curve, json_pack("[I, f]", (json_int_t)(ns < h->max_ns ? ns : h->max_ns),
+					 (double)seen / (double)h->count));
+	}
+	return curve;
+}
+
+static json_t *describe_kind(const struct load_kind_result *k, double seconds, bool cdf)
 {
 	const struct hist *h = &k->latency;
 	json_t *latency = json_pack("{s:f, s:I}", "mean",
 				    h->count ? (double)h->sum_ns / (double)h->count : 0.0, "max",
 				    (json_int_t)h->max_ns);
 
-	for (unsigned i = 0; i < PERCENTILES; i++)
-		json_object_set_new(
-			latency, percentiles[i].name,
-			json_integer((json_int_t)hist_percentile(h, percentiles[i].per_million)));
+	for (unsigned i = 0; i < PERCENTILES; i++) {
+		uint32_t p = percentiles[i].per_million;
+
+		json_object_set_new(latency, percentiles[i].name,
+				    hist_knows(h, p)
+					    ? json_integer((json_int_t)hist_percentile(h, p))
+					    : json_null());
+	}
+	if (cdf)
+		json_object_set_new(latency, "cdf", describe_curve(h));
 	return json_pack("{s:I, s:I, s:I, s:f, s:f, s:o}", "requests", (json_int_t)k->requests,
 			 "bytes", (json_int_t)k->bytes, "errors", (json_int_t)k->errors, "iops",
 			 per_second(k->requests, seconds), "bytes_per_second",
@@ -70,6 +95,18 @@ static json_t *describe_verification(const struct load_result *r)
 	return v;
 }
 
+static json_t *describe_limits(const struct perf_options *o, const struct perf_report *p)
+{
+	json_t *limits = json_pack("{s:f, s:f, s:f}", "round_trip_ns", p->round_trip_ns,
+				   "request_ns", p->request_ns, "ratio", p->ratio);
+
+	if (!o->footprint)
+		return limits;
+	json_object_set_new(limits, "copy_bytes_per_second", json_real(p->copy_bytes_per_second));
+	json_object_set_new(limits, "of_copy", json_real(p->of_copy));
+	return limits;
+}
+
 static int print_json(const struct perf_options *o, const struct perf_report *p, FILE *out)
 {
 	json_t *root =
@@ -83,13 +120,11 @@ static int print_json(const struct perf_options *o, const struct perf_report *p,
 
 	for (unsigned i = 0; i < LOAD_KINDS; i++)
 		json_object_set_new(root, kind_names[i],
-				    describe_kind(&p->result.kinds[i], p->seconds));
+				    describe_kind(&p->result.kinds[i], p->seconds, o->cdf));
 	if (o->verify)
 		json_object_set_new(root, "verify", describe_verification(&p->result));
 	if (o->with_limits)
-		json_object_set_new(root, "limits",
-				    json_pack("{s:f, s:f, s:f}", "round_trip_ns", p->round_trip_ns,
-					      "request_ns", p->request_ns, "ratio", p->ratio));
+		json_object_set_new(root, "limits", describe_limits(o, p));
 	rc = root ? json_dumpf(root, out, JSON_INDENT(2) | JSON_REAL_PRECISION(12)) : -1;
 	json_decref(root);
 	fputc('\n', out);
@@ -108,9 +143,14 @@ static void print_kind(const char *name, const struct load_kind_result *k, doubl
 	fprintf(out, "%-6s %12.0f %10.1f %9.2f", name, per_second(k->requests, seconds),
 		per_second(k->bytes, seconds) / 1e6,
 		h->count ? (double)h->sum_ns / (double)h->count / 1e3 : 0.0);
-	for (unsigned i = 0; i < PERCENTILES; i++)
-		fprintf(out, " %9.2f",
-			(double)hist_percentile(h, percentiles[i].per_million) / 1e3);
+	for (unsigned i = 0; i < PERCENTILES; i++) {
+		uint32_t per_million = percentiles[i].per_million;
+
+		if (hist_knows(h, per_million))
+			fprintf(out, " %9.2f", (double)hist_percentile(h, per_million) / 1e3);
+		else
+			fprintf(out, " %9s", "-");
+	}
 	fprintf(out, " %9.2f %8lu\n", (double)h->max_ns / 1e3, (unsigned long)k->errors);
 }
 
@@ -147,6 +187,9 @@ static void print_text(const struct perf_options *o, const struct perf_report *p
 	if (o->with_limits)
 		fprintf(out, "limits R %.1f ns, a request %.1f ns: %.2f R\n", p->round_trip_ns,
 			p->request_ns, p->ratio);
+	if (o->footprint)
+		fprintf(out, "copied %.0f MB/s in %lu bytes: the load moved %.2f of that\n",
+			p->copy_bytes_per_second / 1e6, (unsigned long)o->footprint, p->of_copy);
 	if (o->verify)
 		print_verification(&p->result, out);
 }

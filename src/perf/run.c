@@ -18,23 +18,24 @@ enum {
 	CONNECT_MS = 10000,
 	CLOSE_MS = 10000,
 	PATIENCE_MS = 30000,
-	/* With limits: load, then the round trip, in turns; short, so that the median is of rounds
+	/* With limits: load, then the limits, in turns; short, so that the median is of rounds
 	   in which nobody else had the cores. */
 	ROUND_MS = 50,
-	ROUND_TRIP_MS = 10,
+	LIMIT_MS = 10, /* for each limit */
 	/* By then the backend has let its core go: it polls for a millisecond as a rule. */
 	SETTLE_MS = 5,
 	ROUNDS_MAX = 4096,
 };
 #define VERIFY_AREA (UINT64_C(1) << 30)
 
+/* A thread, and its share of the queues: some that follow each other. */
 struct worker {
 	struct run *run;
-	struct load *load;
-	struct verifier *verifier;
+	unsigned first;
+	unsigned nr;
 	int cpu; /* -1: any */
 	bool check;
-	uint64_t requests; /* to make; 0: until the run's end */
+	unsigned failed; /* of its queues; with rc */
 	int rc;
 	pthread_t thread;
 };
@@ -44,9 +45,12 @@ struct run {
 	struct sivshm_port *port;
 	struct front_segment *segment;
 	const atomic_bool *stop;
-	uint64_t end_ns; /* of the round */
+	uint64_t end_ns;   /* of the round */
+	uint64_t requests; /* of each queue; 0: until the run's end */
+	struct load *loads[PERF_QUEUES_MAX];
+	struct verifier *verifiers[PERF_QUEUES_MAX];
 	struct worker workers[PERF_QUEUES_MAX];
-	unsigned nr;
+	unsigned nr_workers;
 };
 
 static void *pages_alloc(void *ctx, unsigned nr, uint32_t *refs)
@@ -171,10 +175,9 @@ static int cpu_of(uint64_t mask, unsigned n)
 	return __builtin_ctzll(mask);
 }
 
-static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_id, struct err *err)
+static int make_queue(struct run *r, unsigned n, uint64_t blocks, uint64_t run_id, struct err *err)
 {
 	const struct perf_options *o = r->o;
-	struct worker *w = &r->workers[n];
 	struct load_opts opts = {
 		.front = front_segment_queue(r->segment, n),
 		.pages_alloc = pages_alloc,
@@ -195,21 +198,16 @@ static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_
 	};
 	int rc;
 
-	w->run = r;
-	w->cpu = cpu_of(o->cpumask, n);
-	if (o->size)
-		w->requests = (o->size / o->block_bytes + o->queues - 1) / o->queues;
-	if (o->size && !w->requests)
-		w->requests = 1;
 	if (o->verify) {
-		w->verifier = verify_create(run_id, n, o->block_bytes, n * blocks, blocks);
-		if (!w->verifier)
+		r->verifiers[n] =
+			verify_create(run_id, n, o->block_bytes, opts.first_block, blocks);
+		if (!r->verifiers[n])
 			return err_set(
 				err, -ENOMEM,
 				"no memory to remember so many blocks: use a smaller --area");
-		opts.verifier = w->verifier;
+		opts.verifier = r->verifiers[n];
 	}
-	rc = load_create(&opts, &w->load);
+	rc = load_create(&opts, &r->loads[n]);
 	if (rc == -ENOMEM)
 		return err_set(err, rc,
 			       "the segment is too small for %u queues of %u requests of %u bytes: "
@@ -217,8 +215,31 @@ static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_
 			       o->queues, o->depth, o->block_bytes);
 	if (rc)
 		return err_set(err, rc, "no load can be made so: %s", strerror(-rc));
-	r->nr++;
 	return 0;
+}
+
+/*
+ * Threads that poll get in each other's way on one core, so there each core has one; those that
+ * sleep do not, and can wait for one queue only.
+ */
+static void share_out(struct run *r)
+{
+	const struct perf_options *o = r->o;
+	unsigned cores = (unsigned)__builtin_popcountll(o->cpumask);
+
+	r->nr_workers = o->sleep || !cores || cores > o->queues ? o->queues : cores;
+	for (unsigned n = 0; n < r->nr_workers; n++) {
+		struct worker *w = &r->workers[n];
+
+		w->run = r;
+		w->cpu = cpu_of(o->cpumask, n);
+		w->first = n * o->queues / r->nr_workers;
+		w->nr = (n + 1) * o->queues / r->nr_workers - w->first;
+	}
+	if (o->size)
+		r->requests = (o->size / o->block_bytes + o->queues - 1) / o->queues;
+	if (o->size && !r->requests)
+		r->requests = 1;
 }
 
 /* The load */
@@ -226,11 +247,13 @@ static int make_worker(struct run *r, unsigned n, uint64_t blocks, uint64_t run_
 static void *work(void *arg)
 {
 	struct worker *w = arg;
+	struct run *r = w->run;
 
 	if (w->check)
-		w->rc = load_check(w->load, w->run->stop);
+		w->rc = load_check(&r->loads[w->first], w->nr, r->stop, &w->failed);
 	else
-		w->rc = load_run(w->load, w->run->end_ns, w->requests, w->run->stop);
+		w->rc = load_run(&r->loads[w->first], w->nr, r->end_ns, r->requests, r->stop,
+				 &w->failed);
 	return NULL;
 }
 
@@ -286,19 +309,20 @@ static int load_all(struct run *r, bool check, struct err *err)
 	unsigned started = 0;
 	int rc = 0;
 
-	for (; started < r->nr && !rc; started++) {
+	for (; started < r->nr_workers && !rc; started++) {
 		r->workers[started].check = check;
 		rc = start_worker(&r->workers[started]);
 		if (rc)
 			break;
 	}
 	if (rc)
-		err_set(err, rc, "no thread for queue %u on core %d: %s", started,
+		err_set(err, rc, "no thread for queue %u on core %d: %s", r->workers[started].first,
 			r->workers[started].cpu, strerror(-rc));
 	for (unsigned n = 0; n < started; n++) {
 		pthread_join(r->workers[n].thread, NULL);
 		if (!rc && r->workers[n].rc)
-			rc = explain(r, n, r->workers[n].rc, err);
+			rc = explain(r, r->workers[n].first + r->workers[n].failed,
+				     r->workers[n].rc, err);
 	}
 	if (!rc && front_segment_is_closing(r->segment))
 		rc = explain_end(r, err);
@@ -318,17 +342,38 @@ static uint64_t requests_of(const struct run *r)
 {
 	uint64_t n = 0;
 
-	for (unsigned i = 0; i < r->nr; i++)
+	for (unsigned i = 0; i < r->o->queues; i++)
 		for (unsigned kind = 0; kind < LOAD_KINDS; kind++)
-			n += load_result(r->workers[i].load)->kinds[kind].requests;
+			n += load_result(r->loads[i])->kinds[kind].requests;
 	return n;
 }
 
-/* One round; *@ns: what each request took of the wall's time. */
-static int run_round(struct run *r, uint64_t ns, struct perf_report *report, double *request_ns,
+static uint64_t bytes_of(const struct run *r)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < r->o->queues; i++)
+		for (unsigned kind = 0; kind < LOAD_KINDS; kind++)
+			n += load_result(r->loads[i])->kinds[kind].bytes;
+	return n;
+}
+
+/* What a round of load came to, or what the machine itself does, before or after one. */
+struct pace {
+	double request_ns; /* of the wall's time for each request that ended */
+	double bytes_per_second;
+};
+struct machine {
+	double round_trip_ns;
+	double bytes_per_second;
+};
+
+/* One round of @ns; 0: until it is over by itself. */
+static int run_round(struct run *r, uint64_t ns, struct perf_report *report, struct pace *pace,
 		     struct err *err)
 {
-	uint64_t before = requests_of(r), since_ns = clock_now_ns(), took_ns;
+	uint64_t requests = requests_of(r), bytes = bytes_of(r);
+	uint64_t since_ns = clock_now_ns(), took_ns;
 	double cpu = cpu_seconds();
 	int rc;
 
@@ -337,74 +382,90 @@ static int run_round(struct run *r, uint64_t ns, struct perf_report *report, dou
 	took_ns = clock_now_ns() - since_ns;
 	report->seconds += (double)took_ns / (double)NSEC_PER_SEC;
 	report->cpu_seconds += cpu_seconds() - cpu;
-	before = requests_of(r) - before;
-	*request_ns = before ? (double)took_ns / (double)before : 0;
+	requests = requests_of(r) - requests;
+	bytes = bytes_of(r) - bytes;
+	pace->request_ns = requests ? (double)took_ns / (double)requests : 0;
+	pace->bytes_per_second = (double)bytes * (double)NSEC_PER_SEC / (double)took_ns;
 	return rc;
 }
 
-static int measure_r(const struct run *r, double *ns, struct err *err)
+static int measure_machine(const struct run *r, struct machine *m, struct err *err)
 {
-	int rc;
+	const struct perf_options *o = r->o;
+	int here = r->workers[0].cpu, rc;
 
 	usleep(SETTLE_MS * 1000);
-	rc = measure_round_trip(r->workers[0].cpu, r->o->backend_cpu, ROUND_TRIP_MS, ns);
+	rc = measure_round_trip(here, o->backend_cpu, LIMIT_MS, &m->round_trip_ns);
 	if (rc)
-		return err_set(err, rc, "cannot measure between cores %d and %d: %s",
-			       r->workers[0].cpu, r->o->backend_cpu, strerror(-rc));
+		return err_set(err, rc, "cannot measure between cores %d and %d: %s", here,
+			       o->backend_cpu, strerror(-rc));
+	if (!o->footprint)
+		return 0;
+	rc = measure_memcpy(o->copy_block, o->footprint, o->backend_cpu, LIMIT_MS,
+			    &m->bytes_per_second);
+	if (rc)
+		return err_set(err, rc, "cannot measure copying in %lu bytes: %s",
+			       (unsigned long)o->footprint, strerror(-rc));
 	return 0;
 }
 
 /*
- * Load and round trip in turns.  Each round is held against the round trips right before and after
+ * Load and limits in turns.  Each round is held against what was measured right before and after
  * it: what a core is worth changes with whoever else is on the machine.
  */
 static int run_with_limits(struct run *r, struct perf_report *report, struct err *err)
 {
 	static double trips[ROUNDS_MAX], requests[ROUNDS_MAX], ratios[ROUNDS_MAX];
-	double before, after, request_ns;
+	static double copies[ROUNDS_MAX], of_copies[ROUNDS_MAX];
+	struct machine before = {0}, after = {0};
+	struct pace pace;
 	uint64_t end_ns;
 	unsigned n = 0;
 	int rc;
 
-	rc = measure_r(r, &before, err);
+	rc = measure_machine(r, &before, err);
 	end_ns = clock_now_ns() + r->o->seconds * NSEC_PER_SEC;
 	while (!rc && n < ROUNDS_MAX && clock_now_ns() < end_ns && !atomic_load(r->stop)) {
-		rc = run_round(r, ROUND_MS * NSEC_PER_MSEC, report, &request_ns, err);
+		rc = run_round(r, ROUND_MS * NSEC_PER_MSEC, report, &pace, err);
 		if (!rc)
-			rc = measure_r(r, &after, err);
+			rc = measure_machine(r, &after, err);
 		if (rc)
 			break;
-		trips[n] = (before + after) / 2;
-		requests[n] = request_ns;
-		ratios[n] = request_ns / trips[n];
+		trips[n] = (before.round_trip_ns + after.round_trip_ns) / 2;
+		requests[n] = pace.request_ns;
+		ratios[n] = requests[n] / trips[n];
+		copies[n] = (before.bytes_per_second + after.bytes_per_second) / 2;
+		of_copies[n] = copies[n] > 0 ? pace.bytes_per_second / copies[n] : 0;
 		before = after;
 		n++;
 	}
 	report->round_trip_ns = measure_median(trips, n);
 	report->request_ns = measure_median(requests, n);
 	report->ratio = measure_median(ratios, n);
+	report->copy_bytes_per_second = measure_median(copies, n);
+	report->of_copy = measure_median(of_copies, n);
 	return rc;
 }
 
 static int run_load(struct run *r, struct perf_report *report, struct err *err)
 {
-	double request_ns;
+	struct pace pace;
 	int rc;
 
 	if (r->o->with_limits)
 		rc = run_with_limits(r, report, err);
 	else
-		rc = run_round(r, r->o->seconds * NSEC_PER_SEC, report, &request_ns, err);
-	for (unsigned n = 0; n < r->nr; n++)
-		load_result_add(&report->result, load_result(r->workers[n].load));
+		rc = run_round(r, r->o->seconds * NSEC_PER_SEC, report, &pace, err);
+	for (unsigned n = 0; n < r->o->queues; n++)
+		load_result_add(&report->result, load_result(r->loads[n]));
 	if (rc || !r->o->verify)
 		return rc;
 	/* What was measured is in the report; what the last look finds comes in addition. */
-	for (unsigned n = 0; n < r->nr; n++)
-		load_forget(r->workers[n].load);
+	for (unsigned n = 0; n < r->o->queues; n++)
+		load_forget(r->loads[n]);
 	rc = load_all(r, true, err);
-	for (unsigned n = 0; n < r->nr; n++)
-		load_result_add_found(&report->result, load_result(r->workers[n].load));
+	for (unsigned n = 0; n < r->o->queues; n++)
+		load_result_add_found(&report->result, load_result(r->loads[n]));
 	return rc;
 }
 
@@ -424,8 +485,9 @@ int perf_run(const struct perf_options *o, struct sivshm_port *port, const atomi
 	if (!rc)
 		rc = choose_area(&r, &blocks, err);
 	for (unsigned n = 0; !rc && n < o->queues; n++)
-		rc = make_worker(&r, n, blocks, run_id, err);
+		rc = make_queue(&r, n, blocks, run_id, err);
 	if (!rc) {
+		share_out(&r);
 		report->disk = *front_segment_disk(r.segment);
 		report->sectors = front_segment_sectors(r.segment);
 		rc = run_load(&r, report, err);
@@ -433,9 +495,9 @@ int perf_run(const struct perf_options *o, struct sivshm_port *port, const atomi
 	if (r.segment)
 		front_segment_close(r.segment, CLOSE_MS);
 	for (unsigned n = 0; n < o->queues; n++) {
-		if (r.workers[n].load)
-			load_destroy(r.workers[n].load);
-		verify_destroy(r.workers[n].verifier);
+		if (r.loads[n])
+			load_destroy(r.loads[n]);
+		verify_destroy(r.verifiers[n]);
 	}
 	if (r.segment)
 		front_segment_destroy(r.segment);

@@ -103,6 +103,9 @@ static void reports_what_was_done(void **state)
 		{"--rw read --size 1M --bs 64k --depth 3", 16, 0, 1 << 20},
 		{"--rw randread --size 1M --bs 20k --depth 2 --sleep", 51, 0, 51 * 20480},
 		{"--rw randwrite --size 400k --layout x86_64 --queues 4", 0, 100, 409600},
+		{"--rw randread --size 400k --queues 4 --cpumask 1", 100, 0, 409600},
+		{"--rw randread --size 400k --queues 3 --cpumask 3", 102, 0, 102 * 4096},
+		{"--rw randread --size 400k --queues 4 --cpumask 1 --sleep", 100, 0, 409600},
 	};
 
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -301,6 +304,40 @@ static void a_disk_that_goes_ends_it(void **state)
 	}
 }
 
+/* Of 1000 requests 500 take longer than the median, 100 than p90 and only 10 than p99. */
+static void percentiles_that_are_chance_are_not_told(void **state)
+{
+	json_t *root, *latency, *curve, *last;
+
+	assert_int_equal(load("--json --cdf --rw write --size 4000k --depth 8"), 0);
+	root = report();
+	latency = json_object_get(json_object_get(root, "write"), "latency_ns");
+	assert_true(json_is_integer(json_object_get(latency, "p50")));
+	assert_true(json_is_integer(json_object_get(latency, "p90")));
+	assert_true(json_is_null(json_object_get(latency, "p99")));
+	assert_true(json_is_null(json_object_get(latency, "p99_9")));
+	curve = json_object_get(latency, "cdf");
+	assert_true(json_array_size(curve) > 0);
+	for (size_t i = 1; i < json_array_size(curve); i++) {
+		json_t *a = json_array_get(curve, i - 1), *b = json_array_get(curve, i);
+
+		assert_true(json_integer_value(json_array_get(a, 0)) <
+			    json_integer_value(json_array_get(b, 0)));
+		assert_true(json_real_value(json_array_get(a, 1)) <
+			    json_real_value(json_array_get(b, 1)));
+	}
+	last = json_array_get(curve, json_array_size(curve) - 1);
+	assert_int_equal(json_integer_value(json_array_get(last, 0)),
+			 json_integer_value(json_object_get(latency, "max")));
+	assert_true(json_real_value(json_array_get(last, 1)) == 1);
+	json_decref(root);
+
+	player_end(&player);
+	player_start(&player, SEGMENT);
+	assert_int_equal(load("--rw write --size 4000k --depth 8"), 0);
+	assert_non_null(strstr(out, "         -         - "));
+}
+
 static void limits_are_measured_in_turns(void **state)
 {
 	json_t *root;
@@ -310,6 +347,16 @@ static void limits_are_measured_in_turns(void **state)
 	assert_in_range(number(root, "limits", "round_trip_ns"), 10, 1000000);
 	assert_true(number(root, "limits", "request_ns") > 0);
 	assert_true(json_real_value(json_object_get(json_object_get(root, "limits"), "ratio")) > 0);
+	assert_null(json_object_get(json_object_get(root, "limits"), "of_copy"));
+	json_decref(root);
+
+	player_end(&player);
+	player_start(&player, SEGMENT);
+	assert_int_equal(load("--json --time 1 --cpumask 1 --limits 1 --footprint 1M"), 0);
+	root = report();
+	assert_true(number(root, "limits", "copy_bytes_per_second") > 10000000);
+	assert_true(json_real_value(json_object_get(json_object_get(root, "limits"), "of_copy")) >
+		    0);
 	json_decref(root);
 }
 
@@ -387,6 +434,9 @@ static void wrong_calls_are_explained(void **state)
 		{"--limits 0", "--limits needs --cpumask"},
 		{"--limits 0 --cpumask 1", "--limits takes the backend's core"},
 		{"--limits 1 --cpumask 1 --size 1M", "--limits goes with --time"},
+		{"--footprint 1M", "--footprint goes with --limits"},
+		{"--limits 1 --cpumask 1 --footprint 7k", "--footprint has to have room"},
+		{"--cdf", "--cdf goes with --json"},
 		{"--worker ../x", "--worker takes"},
 		{"--frobnicate", "bad option --frobnicate"},
 		{"fast", "what is 'fast'?"},
@@ -419,6 +469,7 @@ int main(void)
 		TEST(failures_are_counted),
 		TEST(a_backend_that_lies_ends_it),
 		TEST(a_disk_that_goes_ends_it),
+		TEST(percentiles_that_are_chance_are_not_told),
 		TEST(limits_are_measured_in_turns),
 		TEST(limits_alone),
 		TEST(wishes_that_the_disk_cannot_fulfil),

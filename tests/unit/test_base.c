@@ -229,6 +229,26 @@ static void knows_percentiles(void **state)
 	}
 }
 
+/* A percentile is known from the 100th sample beyond it. */
+static void knows_what_it_knows(void **state)
+{
+	static const struct {
+		uint32_t per_million;
+		uint64_t samples;
+	} wanted[] = {{0, 100}, {500000, 200}, {990000, 10000}, {999000, 100000}};
+	struct hist h = {0};
+
+	for (unsigned i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
+		h.count = wanted[i].samples - 1;
+		assert_false(hist_knows(&h, wanted[i].per_million));
+		h.count++;
+		assert_true(hist_knows(&h, wanted[i].per_million));
+	}
+	h.count = UINT64_MAX;
+	assert_true(hist_knows(&h, 999999));
+	assert_false(hist_knows(&h, 1000000));
+}
+
 static void has_a_bucket_for_all(void **state)
 {
 	static const uint64_t edges[] = {
@@ -453,6 +473,7 @@ int main(void)
 		cmocka_unit_test(makes_texts_printable),
 		cmocka_unit_test(sets_errors),
 		cmocka_unit_test(knows_percentiles),
+		cmocka_unit_test(knows_what_it_knows),
 		cmocka_unit_test(has_a_bucket_for_all),
 		cmocka_unit_test(keeps_lists),
 		cmocka_unit_test_setup_teardown(logs_by_level, catch_log, release_log),
