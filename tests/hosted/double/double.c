@@ -14,6 +14,8 @@
 
 static pthread_mutex_t world_lock = PTHREAD_MUTEX_INITIALIZER; /* of what follows */
 static struct list domains = LIST_INIT(domains);
+/* Those that live, by their ids: each copy and each event asks for one, and there may be many. */
+static _Atomic(struct double_domain *) living[DOUBLE_DOMIDS];
 static unsigned next_serial;
 static struct {
 	int error;
@@ -48,18 +50,7 @@ unsigned double_leak(const char *fmt, ...)
 
 struct double_domain *double_find_domain(unsigned id)
 {
-	struct double_domain *found = NULL;
-	struct list *pos;
-
-	pthread_mutex_lock(&world_lock);
-	list_for_each (pos, &domains) {
-		struct double_domain *d = list_entry(pos, struct double_domain, node);
-
-		if (d->id == id && !atomic_load(&d->dead))
-			found = d;
-	}
-	pthread_mutex_unlock(&world_lock);
-	return found;
+	return id < DOUBLE_DOMIDS ? atomic_load(&living[id]) : NULL;
 }
 
 struct double_domain *double_find_serial(unsigned serial)
@@ -104,6 +95,7 @@ static void add_domain(unsigned id)
 	d->serial = next_serial++;
 	list_add_tail(&domains, &d->node);
 	pthread_mutex_unlock(&world_lock);
+	atomic_store(&living[id], d);
 }
 
 void double_init(void)
@@ -127,6 +119,7 @@ void double_fini(void)
 	while ((node = list_pop(&domains))) {
 		struct double_domain *d = list_entry(node, struct double_domain, node);
 
+		atomic_store(&living[d->id], NULL);
 		munmap(d->guest, bytes);
 		munmap(d->host, bytes);
 		close(d->memfd);
@@ -142,8 +135,8 @@ unsigned double_leaks(void)
 
 void double_domain_create(unsigned domid, const char *name)
 {
-	if (double_find_domain(domid))
-		double_abort("domain %u exists", domid);
+	if (domid >= DOUBLE_DOMIDS || double_find_domain(domid))
+		double_abort("domain %u exists, or cannot", domid);
 	add_domain(domid);
 	double_store_add_domain(domid, name);
 }
@@ -152,7 +145,7 @@ void double_domain_destroy(unsigned domid)
 {
 	struct double_domain *d = double_get_domain(domid);
 
-	atomic_store(&d->dead, true);
+	atomic_store(&living[domid], NULL);
 	double_evtchn_close_domain(d);
 	double_store_remove_domain(domid);
 }

@@ -133,6 +133,8 @@ struct xs_handle *double_xs_open(unsigned domid);
  * freed. Only paths that end in one of the names `state`, `online` or `error` are recorded.
  */
 char *double_xs_history(const char *path);
+/* Forgets all of that, as it would be memory that grows. */
+void double_xs_forget_history(void);
 
 /* Faults */
 

@@ -10,6 +10,7 @@
 #include "double.h"
 
 enum {
+	DOUBLE_DOMIDS = 0x7ff0, /* those of real domains are below */
 	DOUBLE_PAGE_SIZE = 4096,
 	DOUBLE_DOMAIN_PAGES = 16384, /* of address space; memory is used as it is touched */
 	DOUBLE_PORTS = 1024,
@@ -49,7 +50,6 @@ struct double_domain {
 	struct list node;
 	unsigned id;
 	unsigned serial; /* of all domains of this world */
-	atomic_bool dead;
 	/*
 	 * Memory, with two views: the guest's, and one for the hypervisor's copies.  A race checker
 	 * that goes by addresses thus does not mistake a copy for the guest's own access.

@@ -161,6 +161,21 @@ static void record_removal(const struct node *n)
 	free(path);
 }
 
+void double_xs_forget_history(void)
+{
+	struct list *node;
+
+	pthread_mutex_lock(&xsd.lock);
+	while ((node = list_pop(&records))) {
+		struct record *r = list_entry(node, struct record, node);
+
+		free(r->path);
+		free(r->values);
+		free(r);
+	}
+	pthread_mutex_unlock(&xsd.lock);
+}
+
 char *double_xs_history(const char *path)
 {
 	char *values = NULL;
@@ -327,15 +342,7 @@ void double_store_init(void)
 
 void double_store_fini(void)
 {
-	struct list *node;
-
-	while ((node = list_pop(&records))) {
-		struct record *r = list_entry(node, struct record, node);
-
-		free(r->path);
-		free(r->values);
-		free(r);
-	}
+	double_xs_forget_history();
 	tree_free(xsd.root);
 	xsd.root = NULL;
 }
