@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Raw figures of a part of the benchmark (native, scale, lab): one JSON file, all else is made of it.
+"""Raw figures of a part of the benchmark (native, scale, lab): one JSON file, of which all else is made.
 
-A sample is what one round measured of one job done one way: `job` is the work ("4k-randread-batch32"),
-`way` who does it ("dma", "blkback"), `round` counts from 1, `v` holds values by metric.  What was
+A sample is what one round measured of one job done one way: `job` is the work
+("4k-randread-batch32"), `way` who does it ("dma", "blkback"), `round` counts from 1, `v` holds values by metric.  What was
 measured in slices of a round is several samples of that round.  Nothing is averaged before it
 is written: whoever doubts a table finds what it was made of, and `bench compare` the noise.
 
-Beside samples there are curves (a job's latencies done one way, as points of the distribution: up to
-so many microseconds, this fraction of requests) and tables (what fits neither, as heads and rows).
+Beside samples there are curves (a job's latencies done one way, as points of the distribution: up
+to so many microseconds, this fraction of requests) and tables (what fits neither, as heads and rows).
 """
 import datetime
 import json
@@ -39,6 +39,8 @@ METRICS = {
     "instructions": (False, "", "instructions a request"),
     "bytes": (False, "B", "memory"),
     "cpu_us": (False, "us", "processor time"),
+    "passes": (False, "", "rounds of a reactor over its pollers"),
+    "off_fair": (False, "", "how far from the mean the furthest is, as a part of it"),
 }
 
 
@@ -50,8 +52,8 @@ class Results:
         self.part = part
         self.made = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         self.commit = commit()
-        self.machine = machine()
-        self.versions = versions()
+        self.machine = dict(machine())
+        self.versions = dict(versions())
         self.settings = dict(settings or {})
         self.samples = []
         self.curves = {}
@@ -67,8 +69,8 @@ class Results:
         self.samples.append(sample)
 
     def curve(self, job, way, points):
-        """Notes a distribution of latencies: [microseconds, fraction of requests up to it], rising."""
-        points = [[float(us), float(fraction)] for us, fraction in points]
+        """Notes a distribution of latencies: [microseconds, fraction of requests], rising."""
+        points = [list(point) for point in points]
         problem = problem_of_curve(points)
         if problem:
             raise Failure(f"{self.part}: curve of {job}, {way}: {problem}")
@@ -127,7 +129,8 @@ class Results:
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         lines.append('"samples": [\n' + ",\n".join(json.dumps(one) for one in self.samples) + "\n]")
         for key, group in ("curves", self.curves), ("tables", self.tables):
-            inner = ",\n".join(f"{json.dumps(name)}: {json.dumps(one)}" for name, one in group.items())
+            inner = ",\n".join(f"{json.dumps(name)}: {json.dumps(one)}"
+                               for name, one in group.items())
             lines.append(f'"{key}": {{\n{inner}\n}}')
         write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
         return path

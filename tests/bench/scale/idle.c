@@ -17,7 +17,7 @@
 #include "disks.h"
 #include "usage.h"
 
-enum { BURSTS = 20, SETTLE_S = 2 };
+enum { BURSTS = 20, SETTLE_S = 1 };
 
 /* Full rings of reads and writes, over and over: all that grows has grown. */
 static void use_all(struct bench_world *w)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Scale: what many disks cost, over the hosted double of Xen (tests/bench/scale).
+
+Sluice's own Xen backend, queues and reactors run with real threads and in real time, but there is
+no hypervisor: the double's grants and events are cheaper than Xen's.  What is asked here does not
+depend on that: how memory and CPU time grow with disks, who gets how much of a reactor, and
+whether anything is left when disks have gone.
+"""
+import os
+import subprocess
+
+from .machine import Failure
+from .page import compared, table
+from .plots import lines
+from .results import Results
+from .stats import Goal, figure, in_turns, median, of
+
+MEMORY_MAX = 65536
+OFF_FAIR_MAX = 0.10
+COUNTS = [1, 8, 32, 128]
+MOST = COUNTS[-1]
+QUEUES = [4, 1]  # as Linux asks for; and as few as there can be
+BUSY_ROUNDS = 5
+FAIR_ROUNDS = 3
+CPU_SECONDS = 5
+TIMES = 1000
+
+# All disks at full depth: name, and how it is asked for.
+FAIR = {
+    "null, 4 queues, 1 reactor": [],
+    "null, 1 queue, 1 reactor": ["--queues", "1"],
+    "ram, 4 queues, 1 reactor": ["--ram"],
+    "ram, 4 queues, 2 reactors": ["--ram", "--reactors", "2"],
+}
+BUSY = {"alone": 1, f"beside {MOST - 1} idle": MOST}
+DEPTHS = [1, 32]
+
+
+def measure(program, bench, *options):
+    """Runs one measurement: {name: number}."""
+    # Without caches of threads malloc's own account is exact to the byte.
+    env = dict(os.environ, GLIBC_TUNABLES="glibc.malloc.tcache_count=0")
+    try:
+        done = subprocess.run([program, bench, *map(str, options)], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, env=env, timeout=120)
+    except FileNotFoundError:
+        raise Failure(f"{program} is not there: build it first (make)") from None
+    except subprocess.TimeoutExpired:
+        raise Failure(f"bench-scale {bench} takes longer than two minutes") from None
+    if done.returncode:
+        words = done.stderr.strip().splitlines() or ["it said nothing"]
+        raise Failure(f"bench-scale {bench} failed: {words[-1]}")
+    return {name: float(value) for name, value in map(str.split, done.stdout.splitlines())}
+
+
+def microseconds(got, name):
+    return got[name] / 1000 if name in got else None
+
+
+def measure_idle(results, program):
+    """Memory does not vary from round to round, so there is one; nor does what is zero."""
+    for queues in QUEUES:
+        first = None
+        for count in COUNTS:
+            got = measure(program, "idle", "--disks", count, "--queues", queues, "--seconds",
+                          CPU_SECONDS if count == MOST else 1)
+            first = first or got
+            if count == MOST:
+                results.add(f"idle-cpu-{queues}q", f"{count} disks", 1,
+                            {"cpu_us": got["cpu_ns"] / 1000, "passes": got["passes"]})
+            if count == 1:
+                continue
+            for kind in "resident_used", "resident_fresh", "allocated_used":
+                results.add(f"idle-memory-{queues}q-{kind.replace('_', '-')}", f"{count} disks", 1,
+                            {"bytes": (got[kind] - first[kind]) / (count - 1)})
+
+
+def measure_busy(results, program):
+    for number in range(1, BUSY_ROUNDS + 1):
+        for depth in DEPTHS:
+            for way in in_turns(number, list(BUSY)):
+                got = measure(program, "busy", "--disks", BUSY[way], "--depth", depth,
+                              "--seconds", 1)
+                results.add(f"busy-depth-{depth}", way, number,
+                            {"ns": got["ns"], "p50_us": microseconds(got, "p50_ns"),
+                             "p99_us": microseconds(got, "p99_ns"),
+                             "p99_9_us": microseconds(got, "p99_9_ns")})
+
+
+def measure_fair(results, program):
+    for number in range(1, FAIR_ROUNDS + 1):
+        for way, options in FAIR.items():
+            got = measure(program, "fair", "--disks", MOST, "--seconds", 2, *options)
+            results.add("fair-128", way, number, {
+                "off_fair": got["deviation"], "iops": got["mean"] * MOST / 2,
+                "p50_us": microseconds(got, "p50_ns"), "p99_us": microseconds(got, "p99_ns")})
+        got = measure(program, "fair", "--disks", MOST, "--seconds", 2, "--depth", 1)
+        results.add("fair-deep", "127 of depth 1", number, {
+            "off_fair": got["deviation"], "iops": got["mean"] / 2,
+            "p50_us": microseconds(got, "p50_ns"), "p99_us": microseconds(got, "p99_ns")})
+        results.add("fair-deep", "1 of depth 128", number, {"iops": got["deep"] / 2})
+
+
+def measure_churn(results, program):
+    got = measure(program, "churn", "--times", TIMES)
+    for way in "attach", "detach":
+        results.add("come-and-go", way, 1, {"p50_us": microseconds(got, f"{way}_ns")})
+    for way in "before", "meanwhile":
+        results.add("come-and-go-busy", way, 1,
+                    {f"p{part}_us": microseconds(got, f"busy_{way}_p{part}_ns")
+                     for part in ("50", "99", "99_9")})
+    results.add("come-and-go", "left over", 1, {"bytes": got["more_allocated"]})
+    results.table("left-over", ["after so many", "bytes", "descriptors", "mapped grants",
+                                "nodes in xenstore"],
+                  [[TIMES] + [int(got[f"more_{what}"])
+                              for what in ("allocated", "descriptors", "mapped", "nodes")]])
+
+
+GROUPS = {"idle": measure_idle, "busy": measure_busy, "fair": measure_fair, "churn": measure_churn}
+
+
+def run(args):
+    results = Results("scale", {"disks": COUNTS, "seconds": CPU_SECONDS, "times": TIMES})
+    for name in args.only or GROUPS:
+        if name not in GROUPS:
+            raise Failure(f"scale has no job '{name}': they are {', '.join(GROUPS)}")
+        GROUPS[name](results, args.build / "tests/bench/scale/bench-scale")
+    return results
+
+
+def goals(results):
+    found = []
+    cpu = [value for queues in QUEUES
+           for value in results.values(f"idle-cpu-{queues}q", f"{MOST} disks", "cpu_us")]
+    memory = results.median("idle-memory-4q-resident-used", f"{MOST} disks", "bytes")
+    off = [results.median("fair-128", way, "off_fair") for way in results.ways("fair-128")]
+    if cpu:
+        found.append(Goal("scale-idle-cpu", max(cpu), 0, most=True, unit=" us"))
+    if memory is not None:
+        found.append(Goal("scale-idle-memory", memory, MEMORY_MAX, most=True, unit=" B"))
+    if off:
+        found.append(Goal("scale-fairness-128", max(off), OFF_FAIR_MAX, most=True))
+    return found
+
+
+def memory_rows(results):
+    rows = []
+    for queues in QUEUES:
+        for kind, words in (("resident-used", "resident, idle after full rings"),
+                            ("resident-fresh", "resident, before its first request"),
+                            ("allocated-used", "allocated")):
+            job = f"idle-memory-{queues}q-{kind}"
+            rows.append([f"{queues} queue{'s' * (queues > 1)}", words]
+                        + [kib(results.median(job, f"{count} disks", "bytes"))
+                           for count in COUNTS[1:]])
+    return rows
+
+
+def kib(number):
+    return "-" if number is None else f"{number / 1024:.1f}"
+
+
+def idle_section(results):
+    cpu = max((results.median(f"idle-cpu-{queues}q", f"{MOST} disks", "cpu_us") or 0)
+              for queues in QUEUES)
+    return f"""
+### Idle disks
+
+{MOST} idle disks took {figure(cpu)} us of reactors' and control's time in {results.settings['seconds']} s. Memory of a disk in KiB, \
+by what the daemon gives back when it ends while its guests stay, less what it has for the first disk; `allocated` counts what malloc() \
+has given out, touched or not.
+""" + table(["queues", "", *[f"{count} disks" for count in COUNTS[1:]]], memory_rows(results))
+
+
+def busy_section(results):
+    rows = []
+    for depth in DEPTHS:
+        job = f"busy-depth-{depth}"
+        for metric, words in (("ns", "ns a request"), ("p50_us", "p50, us"), ("p99_us", "p99, us")):
+            rows.append([depth, words] + compared(results, job, list(BUSY), metric, "alone"))
+    return """
+### One busy disk beside idle ones
+
+4 KiB on null, one queue.
+""" + table(["depth", "", *BUSY], rows)
+
+
+def fair_section(results):
+    rows = []
+    for way in results.ways("fair-128"):
+        rows.append([way] + [of(results.by_round("fair-128", way, metric).values())
+                             for metric in ("off_fair", "iops", "p50_us")])
+    deep = [median(results.by_round("fair-deep", way, "iops").values())
+            for way in ("1 of depth 128", "127 of depth 1")]
+    return f"""
+### {MOST} busy disks
+
+All at full depth, 4 KiB; how far the one that is furthest from the mean is off it, as a part of the mean, and what they did together.
+""" + table(["", "off", "requests a second", "p50, us"], rows) + f"""
+A disk of depth 128 beside 127 of depth 1, on null: {figure(deep[0])} requests a second, and {figure(deep[1])} each of the others, of which \
+the furthest from their mean is {of(results.by_round('fair-deep', '127 of depth 1', 'off_fair').values())} off it; \
+a request of theirs takes {of(results.by_round('fair-deep', '127 of depth 1', 'p50_us').values())} us.
+"""
+
+
+def churn_section(results):
+    times = results.settings["times"]
+    left = results.tables["left-over"]
+    busy = [[way] + [of(results.by_round("come-and-go-busy", way, metric).values())
+                     for metric in ("p50_us", "p99_us", "p99_9_us")]
+            for way in ("before", "meanwhile")]
+    return f"""
+### Disks that come and go
+
+A disk of 4 queues, {times} times beside a busy one: {of(results.by_round('come-and-go', 'attach', 'p50_us').values())} us to attach, up to Connected, \
+and {of(results.by_round('come-and-go', 'detach', 'p50_us').values())} us to detach, of which the double's xenstore and the guest have their part. \
+What was left over:
+""" + table(left["heads"], left["rows"]) + """
+The busy disk's requests, depth 1, in us:
+""" + table(["", "p50", "p99", "p99.9"], busy)
+
+
+def section(results):
+    text = """\
+Over the hosted double: the daemon's backend, queues and reactors with real threads in real time, but no hypervisor, whose grants and events \
+cost more than the double's. So times here tell one disk from many, not what a guest sees; memory and shares are as they are on Xen.
+"""
+    text += idle_section(results) + busy_section(results) + fair_section(results)
+    text += churn_section(results)
+    series = {f"{queues} queue{'s' * (queues > 1)}":
+              [(count, results.median(f"idle-memory-{queues}q-resident-used", f"{count} disks",
+                                      "bytes") / 1024) for count in COUNTS[1:]]
+              for queues in QUEUES}
+    plot = lines("scale-memory", "Memory of an idle disk", "disks", "KiB", series)
+    return f"{text}\n{plot.markdown()}\n", [plot]
