@@ -26,6 +26,20 @@ fuzz: deps-build deps-check
 bench-nvme: deps-lab all
 	@lab/bench-nvme
 
+# Measures Sluice against what a user would run instead, into doc/bench: guests on real Xen, segments
+# at full speed, many disks. JOBS=a,b measures only those, into $(BUILD)/bench.
+bench: deps-build deps-lab deps-bench all
+	@BUILD=$(BUILD) tests/bench/bench native
+	@BUILD=$(BUILD) tests/bench/bench scale
+	@BUILD=$(BUILD) tests/bench/bench lab
+	@tests/bench/bench report
+
+bench-native bench-scale: bench-%: deps-bench all
+	@BUILD=$(BUILD) tests/bench/bench $* --only "$(JOBS)"
+
+bench-lab: deps-bench deps-lab all
+	@BUILD=$(BUILD) tests/bench/bench lab --only "$(JOBS)"
+
 # Measures shared memory with segments of one's own against IVSHMEM's, TCP and UNIX sockets, into
 # doc/bench-sivshm.md.
 bench-sivshm: deps-lab all
@@ -44,4 +58,4 @@ deps-%:
 clean:
 	@rm -rf $(BUILD) build-asan build-fuzz
 
-.PHONY: all demo check fuzz bench-nvme bench-sivshm lab install clean
+.PHONY: all demo check fuzz bench bench-native bench-scale bench-lab bench-nvme bench-sivshm lab install clean

@@ -4,6 +4,7 @@
 Nothing here tells whose machine it was: no host name, no path.  What cannot be found out is left
 out, never guessed.
 """
+import functools
 import os
 import pathlib
 import re
@@ -35,16 +36,17 @@ def need(*programs):
                           "or tools/deps bench for all that benchmarks need")
 
 
-def output_of(command, **options):
+def output_of(command):
     """What a command prints, or nothing where it cannot be run."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                              stdin=subprocess.DEVNULL, timeout=20, check=True, text=True, **options)
+                              stdin=subprocess.DEVNULL, timeout=20, check=True, text=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
 
 
+@functools.cache
 def machine():
     """The machine: its processor, cores that may be used, memory, kernel, whether it is virtual."""
     known = {}
@@ -63,6 +65,7 @@ def machine():
     return known
 
 
+@functools.cache
 def versions():
     """Versions of what runs here; a part adds those of what it boots itself."""
     known = {}
@@ -79,6 +82,7 @@ def versions():
     return known
 
 
+@functools.cache
 def commit():
     """The commit that is measured, with -dirty where the sources differ from it.
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Raw figures of a part of the benchmark (native, scale, lab): one JSON file, of which all else is made.
+"""Raw figures of a part (native, scale, lab): a JSON file, of which all else is made.
 
 A sample is what one round measured of one job done one way: `job` is the work
-("4k-randread-batch32"), `way` who does it ("dma", "blkback"), `round` counts from 1, `v` holds values by metric.  What was
-measured in slices of a round is several samples of that round.  Nothing is averaged before it
-is written: whoever doubts a table finds what it was made of, and `bench compare` the noise.
+("4k-randread-batch32"), `way` who does it ("dma", "blkback"), `round` counts from 1, `v` holds
+values by metric.  What was measured in slices of a round is several samples of that round.
+Nothing is averaged before it is written: whoever doubts a table finds what it was made of, and
+`bench compare` the noise.
 
 Beside samples there are curves (a job's latencies done one way, as points of the distribution: up
-to so many microseconds, this fraction of requests) and tables (what fits neither, as heads and rows).
+to so many microseconds, this fraction of requests) and tables (what fits neither, as heads and
+rows).
 """
 import datetime
 import json

@@ -21,7 +21,7 @@ def spread(values):
 
 
 def relative_spread(values):
-    """Half of what lies between the least and the greatest, as a part of the median; 0 of nothing."""
+    """Half of what lies between the least and the greatest, as a part of the median, or 0."""
     values = list(values)
     mid = median(values)
     return (max(values) - min(values)) / 2 / abs(mid) if mid else 0.0
@@ -70,7 +70,7 @@ def of(values):
 
 
 class Goal:
-    """What was to be reached: MEASURED, None where it was not measured, at least WANTED, or at MOST."""
+    """What was to be reached: at least WANTED, or at MOST; MEASURED is None where it was not."""
 
     def __init__(self, name, measured, wanted, most=False, unit=""):
         self.name, self.measured, self.wanted = name, measured, wanted
