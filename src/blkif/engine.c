@@ -421,7 +421,7 @@ static void answer_all(struct blkif_engine *e)
 	if (list_empty(&e->answer))
 		return;
 	/* Hypercalls and the device's driver have taken their time: that is the requests' too. */
-	e->now_ns = clock_now_ns();
+	e->now_ns = reactor_clock_ns(e->reactor);
 	while ((pos = list_pop(&e->answer))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 		struct blkif_queue *q = io->queue;
@@ -532,7 +532,7 @@ struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e)
 uint64_t blkif_engine_now(struct blkif_engine *e)
 {
 	if (!e->now_ns)
-		e->now_ns = clock_now_ns();
+		e->now_ns = reactor_clock_ns(e->reactor);
 	return e->now_ns;
 }
 

@@ -205,7 +205,7 @@ static const struct nvme_req *oldest(struct nvme_queue *q, uint64_t now, uint16_
 
 static void check_time(struct nvme_queue *q)
 {
-	uint64_t now = clock_now_ns(), completions = 0;
+	uint64_t now = reactor_clock_ns(q->reactor), completions = 0;
 	const struct nvme_req *req;
 	uint16_t qid = 0;
 

@@ -665,10 +665,56 @@ static void busy_reactors_hear_the_rest(void **state)
 	hear_the_rest(0);
 }
 
+/* While somebody is busy a look at the descriptors takes as long as the test wants. */
+static atomic_uint look_us;
+static atomic_uint looks;
+
+int __real_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms);
+int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms);
+int __wrap_epoll_wait(int fd, struct epoll_event *events, int max, int timeout_ms)
+{
+	uint64_t end = clock_now_ns() + look_us * NSEC_PER_USEC;
+
+	if (!timeout_ms)
+		looks++;
+	while (!timeout_ms && clock_now_ns() < end)
+		;
+	return __real_epoll_wait(fd, events, max, timeout_ms);
+}
+
+static uint64_t looks_a_second(void)
+{
+	uint64_t begin_ns = clock_now_ns();
+	unsigned before = looks;
+
+	nap_ms(300);
+	return (looks - before) * NSEC_PER_SEC / (clock_now_ns() - begin_ns);
+}
+
+/* The dearer a look at the descriptors, the rarer; but never so rare that they wait for long. */
+static void descriptors_cost_a_share(void **state)
+{
+	reset_workers();
+	workers[0].refuse = true;
+	look_us = 0;
+	on_reactor(add_worker, &workers[0]);
+	assert_in_range(looks_a_second(), 200, 100000);
+	look_us = 10;
+	nap_ms(10);
+	/* Each takes 10 us and lets 320 pass. */
+	assert_in_range(looks_a_second(), 100, 3200);
+	look_us = 2000;
+	nap_ms(10);
+	/* And no more than half a millisecond passes between two: not 64. */
+	assert_in_range(looks_a_second(), 100, 500);
+	look_us = 0;
+	on_reactor(del_worker, &workers[0]);
+}
+
 /* A poller that asks for the time. */
 struct asker {
 	struct poller poller;
-	uint64_t last_ns; /* the clock's, when it was asked last */
+	uint64_t last_ns; /* the time when it was asked last */
 	atomic_uint rounds;
 	unsigned late; /* rounds that were told a time from before them */
 	unsigned two;  /* or two times */
@@ -686,7 +732,7 @@ static int ask(struct poller *p)
 		a->late += now_ns < a->last_ns;
 		a->two += reactor_now_ns(p->reactor) != now_ns;
 	}
-	a->last_ns = clock_now_ns();
+	a->last_ns = reactor_clock_ns(p->reactor);
 	return n % 5 == 0;
 }
 
@@ -924,6 +970,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pollers_delete_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(pollers_wake_each_other, setup, teardown),
 		cmocka_unit_test_setup_teardown(busy_reactors_hear_the_rest, setup, teardown),
+		cmocka_unit_test_setup_teardown(descriptors_cost_a_share, setup, teardown),
 		cmocka_unit_test_setup_teardown(time_is_the_round_s, setup, teardown),
 		cmocka_unit_test_setup_teardown(bulk_leaves_a_thread_to_others, setup, teardown),
 		cmocka_unit_test_setup_teardown(helpers_do_all_jobs, setup, teardown),
