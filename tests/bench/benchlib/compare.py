@@ -10,11 +10,13 @@ What is known about noise comes from the runs themselves, in three ways:
   rounds on both sides that is all of them: no round of one run reaches into the other's.
   With fewer nothing can be told at this level, and nothing is flagged.
 - Between runs: ways that are no part of Sluice (`settings["controls"]`: blkback, fio, memcpy)
-  cannot have changed.  How far they did, nine in ten of them, is what the machine did meanwhile.
+  cannot have changed.  How far they did is what the machine did meanwhile; of several, what counts
+  are those that the job itself has, by all their jobs.
 - And a change under 3 % is not worth a line, whatever it is.
 
-Flagged is what lies beyond all three: the near end of the interval is farther from 1 than the
-controls went.  Instructions are counted, not timed: they are flagged from 1 % on, rounds or not.
+Flagged is what lies beyond all three: it is greater than that of nine in ten of the controls, and
+the near end of its interval is farther from 1 than their median.  Instructions are counted, not
+timed: they are flagged from 1 % on, rounds or not.
 """
 import math
 
@@ -26,6 +28,7 @@ CHANCE = 0.01
 LEAST_CHANGE = 0.03
 COUNTED = {"instructions": 0.01}
 CONTROLS_KEPT = 0.9
+SPEEDS = ("iops", "mb_s", "ns", "p50_us")  # where one goes, all go
 
 
 def left_out(count_a, count_b, chance=CHANCE):
@@ -93,19 +96,20 @@ class Change:
             return None
         return math.expm1((ends[1] - ends[0]) / 2)
 
-    def beyond(self, moved):
-        """Whether it is more than noise, where controls have MOVED (a logarithm)."""
+    def beyond(self, together=0.0, each=0.0):
+        """Whether it is more than noise, where controls went so far (see Machine.moved())."""
         if self.metric in COUNTED:
             return self.old != self.new and (self.log is None
                                              or abs(self.log) > math.log1p(COUNTED[self.metric]))
         ends = self.interval()
         if ends is None:
             return False
-        least = max(moved, math.log1p(LEAST_CHANGE))
+        least = math.log1p(LEAST_CHANGE)
+        if self.log is not None and abs(self.log) <= max(each, least):
+            return False
         if min(self.before + self.after) <= 0:
-            # Nothing is so many percent of 0; what remains is that the interval leaves out 0.
-            return (ends[0] > 0 or ends[1] < 0) and (self.log is None or abs(self.log) > least)
-        return ends[0] > least or ends[1] < -least
+            return ends[0] > 0 or ends[1] < 0  # differences, which are no logarithms
+        return ends[0] > max(together, least) or ends[1] < -max(together, least)
 
     def row(self):
         percent = "-" if self.log is None else f"{math.expm1(self.log) * 100:+.1f} %"
@@ -117,24 +121,46 @@ class Change:
                 counted if noise is None else f"{noise * 100:.1f} %"]
 
 
+def series(results):
+    """{(job, way, metric): {round: value}}, of a round's slices the median."""
+    found = {}
+    for sample in results.samples:
+        for metric, value in sample["v"].items():
+            rounds = found.setdefault((sample["job"], sample["way"], metric), {})
+            rounds.setdefault(sample["round"], []).append(value)
+    return {key: {number: stats.median(values) for number, values in rounds.items()}
+            for key, rounds in found.items()}
+
+
 def changes(before, after):
     """All that both runs of a part have measured."""
-    found = []
-    for job in before.jobs():
-        for way in before.ways(job):
-            for metric in METRICS:
-                old = before.by_round(job, way, metric)
-                new = after.by_round(job, way, metric)
-                if old and new:
-                    found.append(Change(job, way, metric, old, new))
-    return found
+    new = series(after)
+    return [Change(*key, old, new[key]) for key, old in series(before).items() if key in new]
 
 
-def moved_by_machine(found, controls, metric):
-    """How far nine in ten of the controls' values of a metric went, as a logarithm."""
-    went = sorted(abs(change.log) for change in found
-                  if change.way in controls and change.metric == metric and change.log is not None)
-    return went[math.ceil(CONTROLS_KEPT * len(went)) - 1] if went else 0.0
+class Machine:
+    """What the machine did between two runs, by what the CONTROLS of a part did in all CHANGES."""
+
+    def __init__(self, found, controls):
+        self.controls = controls
+        self.went = {}  # by way and metric, for the better above 0
+        self.ways = {}  # controls of a job
+        for change in found:
+            if change.way in controls and change.log is not None:
+                self.ways.setdefault(change.job, set()).add(change.way)
+                gain = change.log if METRICS[change.metric][0] else -change.log
+                for metric in {change.metric, *(SPEEDS if change.metric in SPEEDS else ())}:
+                    self.went.setdefault((change.way, metric), []).append(gain)
+
+    def moved(self, metric, job=None):
+        """How far controls went, those of JOB if it has some, as logarithms: all of them together,
+        by their median, and nine in ten of them, whichever way."""
+        went = [gain for way in self.ways.get(job, self.controls)
+                for gain in self.went.get((way, metric), [])]
+        if not went:
+            return 0.0, 0.0
+        each = sorted(map(abs, went))
+        return abs(stats.median(went)), each[math.ceil(CONTROLS_KEPT * len(each)) - 1]
 
 
 def missing(before, after):
@@ -149,19 +175,19 @@ def missing(before, after):
 
 
 def judge(before, after):
-    """Of a part: all changes, those for the better and for the worse, how far the machine went."""
+    """Of a part: all changes, those for the better and for the worse, and what the machine did."""
     found = changes(before, after)
     controls = set(before.settings.get("controls", [])) & set(after.settings.get("controls", []))
-    moved = {metric: moved_by_machine(found, controls, metric) for metric in METRICS}
-    flagged = [change for change in found
-               if change.way not in controls and change.beyond(moved[change.metric])]
+    machine = Machine(found, controls)
+    flagged = [change for change in found if change.way not in controls
+               and change.beyond(*machine.moved(change.metric, change.job))]
     better = [one for one in flagged if one.better]
-    return found, better, [one for one in flagged if not one.better], moved
+    return found, better, [one for one in flagged if not one.better], machine
 
 
 def tell_part(part, before, after, everything=False):
     """A part's comparison, as lines of Markdown."""
-    found, better, worse, moved = judge(before, after)
+    found, better, worse, machine = judge(before, after)
     lines = [f"# {part}: {before.commit} ({before.made}) to {after.commit} ({after.made})"]
     if before.machine != after.machine:
         lines.append("**These are two machines**, or one that was changed: little of this is "
@@ -172,7 +198,8 @@ def tell_part(part, before, after, everything=False):
     if unknown:
         lines.append(f"Of {unknown} the noise is unknown, since there are too few rounds (five on "
                      "both sides are enough): they are not judged.")
-    drift = [f"{metric} {math.expm1(went) * 100:.1f} %" for metric, went in moved.items() if went]
+    drift = [f"{metric} {math.expm1(machine.moved(metric)[1]) * 100:.1f} %" for metric in METRICS
+             if machine.moved(metric)[1]]
     if drift:
         lines.append("What is not Sluice's went this far by itself (nine in ten): "
                      + ", ".join(drift) + ".")

@@ -58,6 +58,7 @@ class Turns(unittest.TestCase):
 class Goals(unittest.TestCase):
     def test_lines(self):
         self.assertEqual(str(stats.Goal("a", 1.5, 1.5)), "goal a measured 1.5 wanted >=1.5 met")
+        self.assertTrue(stats.Goal("b", 1.5, 1.5, most=True).met)
         self.assertEqual(str(stats.Goal("b", 1.51, 1.5, most=True)),
                          "goal b measured 1.51 wanted <=1.5 missed")
         self.assertEqual(str(stats.Goal("c", 70000, 65536, most=True, unit=" B")),
