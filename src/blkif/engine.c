@@ -9,6 +9,7 @@
 #include "blkif/bounce.h"
 #include "blkif/data.h"
 #include "blkif/io.h"
+#include "blkif/io_pool.h"
 
 /* Between two requests of one queue the engine stays where it is: waking it costs more. */
 #define SPIN_MAX_NS (20 * NSEC_PER_USEC)
@@ -18,6 +19,7 @@ struct blkif_engine {
 	struct reactor *reactor;
 	struct share *share;
 	struct blkif_bounces bounces;
+	struct blkif_io_pool ios;
 	struct list starved; /* queues with ios that wait for pages */
 	/* The stages; see engine.h. */
 	struct list fetch;
@@ -477,10 +479,11 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 	if (!e)
 		return -ENOMEM;
 	rc = blkif_bounces_init(&e->bounces, pages);
-	if (rc) {
-		free(e);
-		return rc;
-	}
+	if (rc)
+		goto no_bounces;
+	rc = blkif_io_pool_init(&e->ios, r);
+	if (rc)
+		goto no_ios;
 	e->reactor = r;
 	e->share = share;
 	e->poller = (struct poller){
@@ -501,10 +504,16 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 	list_init(&e->push);
 	*out = e;
 	return 0;
+no_ios:
+	blkif_bounces_fini(&e->bounces);
+no_bounces:
+	free(e);
+	return rc;
 }
 
 void blkif_engine_destroy(struct blkif_engine *e)
 {
+	blkif_io_pool_fini(&e->ios);
 	blkif_bounces_fini(&e->bounces);
 	free(e);
 }
@@ -517,6 +526,7 @@ void blkif_engine_start(struct blkif_engine *e)
 void blkif_engine_stop(struct blkif_engine *e)
 {
 	reactor_poller_del(&e->poller);
+	blkif_io_pool_stop(&e->ios);
 }
 
 struct reactor *blkif_engine_reactor(const struct blkif_engine *e)
@@ -534,6 +544,11 @@ uint64_t blkif_engine_now(struct blkif_engine *e)
 	if (!e->now_ns)
 		e->now_ns = reactor_clock_ns(e->reactor);
 	return e->now_ns;
+}
+
+struct blkif_io_pool *blkif_engine_ios(struct blkif_engine *e)
+{
+	return &e->ios;
 }
 
 struct share *blkif_engine_share(const struct blkif_engine *e)

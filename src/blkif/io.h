@@ -12,6 +12,7 @@
 #include "blkif/maps.h"
 #include "blkif/queue.h"
 #include "blkif/share.h"
+#include "reactor/reactor.h"
 
 /* What a request with indirect segments needs beyond its data: two pages of the pool. */
 struct blkif_indirect_refs {
@@ -39,9 +40,13 @@ enum blkif_io_way {
 	BLKIF_DIRECT_DMA,     /* the same for devices: dma[] says */
 };
 
+struct blkif_io_chunk;
+
 struct blkif_io {
-	struct list node; /* in a stage of the engine's, or in one of its queue's lists */
+	/* in a stage of the engine's, in one of its queue's lists, or free in the engine's pool */
+	struct list node;
 	struct blkif_queue *queue;
+	uint16_t slot; /* its entry of the queue's ledger */
 	struct blkif_request req;
 	enum blkif_status status;
 	bool refused;     /* it never reached the device */
@@ -68,6 +73,18 @@ struct blkif_io {
 		struct iovec direct_iov[BLKIF_MAX_DIRECT_SEGMENTS];
 		struct dma_piece direct_dma[BLKIF_MAX_DIRECT_SEGMENTS];
 	};
+	struct blkif_io_chunk *chunk; /* of the pool's; NULL: it is its queue's own */
+};
+
+/* See io_pool.h. */
+struct blkif_io_pool {
+	struct list free;
+	size_t nr_free;
+	size_t least_free; /* since the period began */
+	struct list chunks;
+	size_t nr_chunks;
+	struct reactor *reactor;
+	struct reactor_timer timer; /* runs as long as there is more than one chunk */
 };
 
 struct blkif_queue {
@@ -76,7 +93,7 @@ struct blkif_queue {
 	char label[64];
 	struct blkif_ring ring;
 	struct bdev_channel *channel;
-	struct list free; /* of ios */
+	struct blkif_io_pool *pool;
 	struct list node; /* in the engine's list of rings to push, or empty */
 
 	/* Bounce pages: where from, what it holds, and what it can always have. */
@@ -122,7 +139,11 @@ struct blkif_queue {
 	void (*quiet)(void *arg); /* pausing: to be told */
 	void *quiet_arg;
 	struct blkif_stats stats;
-	struct blkif_io ios[]; /* one a slot, as the ledger */
+	/* For when the engine can have no more, so that each queue always goes on with one. */
+	struct blkif_io own;
+	bool own_is_taken;
+	/* A stack of the ledger's entries that are not live: all but in_flight. */
+	uint16_t entries[];
 };
 
 /* Engine: takes on an io that was decoded; io->status says whether it is to be served or refused.
@@ -138,6 +159,7 @@ void blkif_engine_flush(struct blkif_engine *e);
 /* Engine: looks again at requests that wait for memory. */
 void blkif_engine_wake(struct blkif_engine *e);
 struct blkif_bounces *blkif_engine_bounces(struct blkif_engine *e);
+struct blkif_io_pool *blkif_engine_ios(struct blkif_engine *e);
 struct share *blkif_engine_share(const struct blkif_engine *e);
 /* Engine: the time, which is looked at once a pass. */
 uint64_t blkif_engine_now(struct blkif_engine *e);

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "blkif/io.h"
+#include "blkif/io_pool.h"
 
 /* So many requests of one queue in one pass: a queue at full depth leaves the others their turn. */
 enum { TAKE_BUDGET = 32 };
@@ -24,9 +25,35 @@ enum { EMPTY_RINGS_MAX = 16, CALM_DOUBLINGS = 6 };
 #define MAPS_KEEP_NS   (60 * NSEC_PER_SEC)
 #define MAPS_EXPIRE_NS (10 * NSEC_PER_SEC)
 
-static struct blkif_ledger_entry *ledger_of(struct blkif_queue *q, struct blkif_io *io)
+static struct blkif_ledger_entry *ledger_of(struct blkif_queue *q, const struct blkif_io *io)
 {
-	return &q->opts.ledger[io - q->ios];
+	return &q->opts.ledger[io->slot];
+}
+
+/* What a request needs on its way, or NULL: it is left in its ring until there is memory. */
+static struct blkif_io *new_io(struct blkif_queue *q)
+{
+	struct blkif_io *io = blkif_io_pool_take(q->pool);
+
+	if (!io && !q->own_is_taken) {
+		io = &q->own;
+		q->own_is_taken = true;
+	}
+	if (!io)
+		return NULL;
+	io->queue = q;
+	/* A ring has no more requests under way than slots, so there is an entry. */
+	io->slot = q->entries[q->ring.slots - ++q->in_flight];
+	return io;
+}
+
+static void free_io(struct blkif_queue *q, struct blkif_io *io)
+{
+	q->entries[q->ring.slots - q->in_flight--] = io->slot;
+	if (io->chunk)
+		blkif_io_pool_put(q->pool, io);
+	else
+		q->own_is_taken = false;
 }
 
 /*
@@ -62,16 +89,15 @@ static void charge(struct blkif_queue *q, const struct blkif_io *io, uint64_t no
 	blkif_limiter_charge(q->opts.limiter, 1, io->refused ? io->bytes : most_bytes(io), now_ns);
 }
 
-static void take_one(struct blkif_queue *q, uint64_t now_ns)
+/* Takes the ring's next request on @io. */
+static void take_one(struct blkif_queue *q, struct blkif_io *io, uint64_t now_ns)
 {
-	struct blkif_io *io = list_entry(list_pop(&q->free), struct blkif_io, node);
 	struct blkif_ledger_entry *entry = ledger_of(q, io);
 	uint32_t bytes = 0;
 
 	/* The guest can change its slot at any time; from here on only this copy counts. */
 	blkif_ring_take(&q->ring, entry->slot);
 	entry->live = 1;
-	q->in_flight++;
 	q->waited = false;
 	io->taken_ns = now_ns;
 	io->failed_ns = 0;
@@ -156,8 +182,13 @@ static int queue_poll(struct poller *p)
 	if (pending > TAKE_BUDGET)
 		pending = TAKE_BUDGET;
 	now_ns = reactor_now_ns(blkif_engine_reactor(q->opts.engine));
-	for (taken = 0; taken < pending && !q->barrier && !throttle(q, now_ns); taken++)
-		take_one(q, now_ns);
+	for (taken = 0; taken < pending && !q->barrier && !throttle(q, now_ns); taken++) {
+		struct blkif_io *io = new_io(q);
+
+		if (!io)
+			break;
+		take_one(q, io, now_ns);
+	}
 	return taken;
 }
 
@@ -214,7 +245,7 @@ static void queue_retry(struct reactor_timer *t);
 int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue **out)
 {
 	uint32_t slots = blkif_layout_slots(opts->layout, opts->ring_nr);
-	struct blkif_queue *q = calloc(1, sizeof(*q) + slots * sizeof(q->ios[0]));
+	struct blkif_queue *q = calloc(1, sizeof(*q) + slots * sizeof(q->entries[0]));
 	int rc;
 
 	if (!q)
@@ -248,11 +279,9 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 	list_init(&q->starved);
 	list_init(&q->starved_node);
 	list_init(&q->node);
-	list_init(&q->free);
-	for (uint32_t i = 0; i < slots; i++) {
-		q->ios[i].queue = q;
-		list_add_tail(&q->free, &q->ios[i].node);
-	}
+	q->pool = blkif_engine_ios(opts->engine);
+	for (uint32_t i = 0; i < slots; i++)
+		q->entries[i] = (uint16_t)(slots - 1 - i);
 	*out = q;
 	return 0;
 }
@@ -316,8 +345,7 @@ static void forget_io(struct blkif_queue *q, struct blkif_io *io)
 		q->barrier = NULL;
 		reactor_poller_wake(&q->poller);
 	}
-	q->in_flight--;
-	list_add_head(&q->free, &io->node);
+	free_io(q, io);
 }
 
 /* What is stuck, in the order in which it was taken as far as that matters, back to the ring. */
