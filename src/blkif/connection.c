@@ -343,6 +343,8 @@ struct call {
 
 static void free_call(struct call *call)
 {
+	for (unsigned n = 0; call->stats && n < call->nr; n++)
+		blkif_stats_fini(&call->stats[n]);
 	free(call->stats);
 	free(call);
 }
@@ -440,7 +442,7 @@ static void stats_on_reactor(struct reactor_msg *msg)
 {
 	struct call_part *part = container_of(msg, struct call_part, msg);
 
-	blkif_queue_get_stats(part->ring->queue, &part->call->stats[part - part->call->parts]);
+	blkif_queue_add_stats(part->ring->queue, &part->call->stats[part - part->call->parts]);
 	end_part(part);
 }
 
@@ -509,10 +511,6 @@ int blkif_connection_get_stats(struct blkif_connection *c,
 
 void blkif_connection_add_stats(const struct blkif_connection *c, struct blkif_stats *stats)
 {
-	for (unsigned n = 0; n < c->opts.nr_queues; n++) {
-		struct blkif_stats one;
-
-		blkif_queue_get_stats(c->rings[n].queue, &one);
-		blkif_stats_add(stats, &one);
-	}
+	for (unsigned n = 0; n < c->opts.nr_queues; n++)
+		blkif_queue_add_stats(c->rings[n].queue, stats);
 }

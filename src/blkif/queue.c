@@ -288,6 +288,7 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 
 void blkif_queue_destroy(struct blkif_queue *q)
 {
+	blkif_stats_fini(&q->stats);
 	free(q);
 }
 
@@ -549,7 +550,7 @@ static void count(struct blkif_stats *stats, const struct blkif_io *io, uint64_t
 	kind->requests++;
 	if (io->status == BLKIF_OKAY) {
 		kind->bytes += io->bytes;
-		hist_add(&kind->latency, now_ns - io->taken_ns);
+		sparse_hist_add(&kind->latency, now_ns - io->taken_ns);
 		count_way(stats, io);
 	} else if (io->share_status) {
 		stats->share_errors++;
@@ -586,7 +587,7 @@ void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from)
 		to->kinds[i].requests += from->kinds[i].requests;
 		to->kinds[i].bytes += from->kinds[i].bytes;
 		to->kinds[i].errors += from->kinds[i].errors;
-		hist_merge(&to->kinds[i].latency, &from->kinds[i].latency);
+		sparse_hist_merge(&to->kinds[i].latency, &from->kinds[i].latency);
 	}
 	for (unsigned i = 0; i < BLKIF_WAYS; i++) {
 		to->ways[i].requests += from->ways[i].requests;
@@ -607,13 +608,19 @@ void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from)
 	to->mapped_pages += from->mapped_pages;
 }
 
-void blkif_queue_get_stats(const struct blkif_queue *q, struct blkif_stats *stats)
+void blkif_stats_fini(struct blkif_stats *stats)
 {
-	*stats = q->stats;
-	stats->map_hits = q->maps.hits;
-	stats->map_misses = q->maps.misses;
-	stats->in_flight = q->in_flight;
-	stats->parked = q->nr_parked;
-	stats->bounce_pages = (uint32_t)q->held;
-	stats->mapped_pages = q->maps.mapped;
+	for (unsigned i = 0; i < BLKIF_KINDS; i++)
+		sparse_hist_fini(&stats->kinds[i].latency);
+}
+
+void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats)
+{
+	blkif_stats_add(stats, &q->stats);
+	stats->map_hits += q->maps.hits;
+	stats->map_misses += q->maps.misses;
+	stats->in_flight += q->in_flight;
+	stats->parked += q->nr_parked;
+	stats->bounce_pages += (uint32_t)q->held;
+	stats->mapped_pages += q->maps.mapped;
 }

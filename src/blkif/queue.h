@@ -12,8 +12,8 @@
 #ifndef SLUICE_BLKIF_QUEUE_H
 #define SLUICE_BLKIF_QUEUE_H
 
-#include "base/hist.h"
 #include "base/log.h"
+#include "base/sparse_hist.h"
 #include "bdev/bdev.h"
 #include "blkif/decode.h"
 #include "blkif/doorbell.h"
@@ -86,7 +86,7 @@ struct blkif_kind_stats {
 	uint64_t requests; /* answered, whatever the status */
 	uint64_t bytes;    /* of those answered OKAY */
 	uint64_t errors;   /* failed by the device */
-	struct hist latency;
+	struct sparse_hist latency;
 };
 
 /* The ways to a request's data, as statistics tell them apart. */
@@ -102,6 +102,7 @@ struct blkif_way_stats {
 	uint64_t bytes;
 };
 
+/* All zero: nothing has been counted. */
 struct blkif_stats {
 	struct blkif_kind_stats kinds[BLKIF_KINDS];
 	struct blkif_way_stats ways[BLKIF_WAYS];
@@ -154,7 +155,9 @@ void blkif_queue_set_sectors(struct blkif_queue *q, uint64_t sectors);
 void blkif_queue_ring(struct blkif_queue *q);
 /* Adds @from's counters to @to. */
 void blkif_stats_add(struct blkif_stats *to, const struct blkif_stats *from);
-/* The queue's counters; on its reactor, or when it has stopped. */
-void blkif_queue_get_stats(const struct blkif_queue *q, struct blkif_stats *stats);
+/* Gives back their memory. */
+void blkif_stats_fini(struct blkif_stats *stats);
+/* Adds the queue's counters to @stats; on its reactor, or when it has stopped. */
+void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats);
 
 #endif

@@ -13,8 +13,9 @@ static json_t *way_json(const struct blkif_way_stats *w)
 
 static json_t *kind_json(const struct blkif_kind_stats *k)
 {
-	const struct hist *h = &k->latency;
+	struct hist hist, *h = &hist;
 
+	sparse_hist_get(&k->latency, h);
 	return json_pack("{s:I,s:I,s:I,s:{s:I,s:I,s:I,s:I,s:I,s:I,s:I}}", "requests",
 			 (json_int_t)k->requests, "bytes", (json_int_t)k->bytes, "errors",
 			 (json_int_t)k->errors, "latency_ns", "avg",
@@ -126,6 +127,7 @@ static void gather_one_done(void *arg, const struct blkif_stats *queues, unsigne
 		blkif_stats_add(&one->sum, &queues[n]);
 	}
 	fill_disk(one->disk, one->guest, &one->sum, list);
+	blkif_stats_fini(&one->sum);
 	free(one);
 	blkif_gather_end(g);
 }
@@ -143,12 +145,12 @@ static bool ask(struct blkif_gather *g, json_t *disk, const struct blkif_guest *
 		.rings = rings,
 		.guest = guest,
 		.disk = disk,
-		.sum = *past,
 	};
 	if (blkif_connection_get_stats(rings, gather_one_done, one)) {
 		free(one);
 		return false;
 	}
+	blkif_stats_add(&one->sum, past);
 	g->waiting++;
 	return true;
 }

@@ -752,6 +752,7 @@ void sivshm_disk_destroy(struct sivshm_disk *d)
 		bdev_release(d->bdev);
 	d->door->numbers[d->number] = false;
 	list_del(&d->node);
+	blkif_stats_fini(&d->past);
 	free(d);
 }
 

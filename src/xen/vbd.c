@@ -80,6 +80,7 @@ void vbd_destroy(struct vbd *v)
 	if (v->moving)
 		xen_backend_bdev_is_free(v->be);
 	xen_backend_put_guest(v->guest);
+	blkif_stats_fini(&v->past);
 	free(v);
 }
 

@@ -18,6 +18,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/parse.h"
+#include "base/sparse_hist.h"
 
 /* parse.h */
 
@@ -289,6 +290,38 @@ static void has_a_bucket_for_all(void **state)
 	assert_int_equal(hist_percentile(&h, 1000000), 12);
 }
 
+/* Wherever samples fall, it knows of them what the histogram of fixed size does. */
+static void has_parts_for_all(void **state)
+{
+	static struct hist flat[2], got;
+	struct sparse_hist sparse[2] = {0};
+
+	memset(flat, 0, sizeof(flat));
+	for (unsigned i = 0; i < 20000; i++) {
+		/* The first in few powers of two, the other in all of them and beyond. */
+		uint64_t ns = i % 2 ? next_random() >> (next_random() % 64)
+				    : 20000 + next_random() % 20000;
+
+		hist_add(&flat[i % 2], ns);
+		sparse_hist_add(&sparse[i % 2], ns);
+	}
+	assert_int_equal(sparse[0].nr_parts, 2);
+	assert_int_equal(sparse[1].nr_parts, SPARSE_HIST_PARTS);
+	for (unsigned i = 0; i < 2; i++) {
+		sparse_hist_get(&sparse[i], &got);
+		assert_memory_equal(&got, &flat[i], sizeof(got));
+	}
+	hist_merge(&flat[0], &flat[1]);
+	sparse_hist_merge(&sparse[0], &sparse[1]);
+	sparse_hist_get(&sparse[0], &got);
+	assert_memory_equal(&got, &flat[0], sizeof(got));
+	for (unsigned i = 0; i < 2; i++)
+		sparse_hist_fini(&sparse[i]);
+	memset(&flat[0], 0, sizeof(flat[0]));
+	sparse_hist_get(&sparse[0], &got);
+	assert_memory_equal(&got, &flat[0], sizeof(got));
+}
+
 /* list.h */
 
 struct item {
@@ -475,6 +508,7 @@ int main(void)
 		cmocka_unit_test(knows_percentiles),
 		cmocka_unit_test(knows_what_it_knows),
 		cmocka_unit_test(has_a_bucket_for_all),
+		cmocka_unit_test(has_parts_for_all),
 		cmocka_unit_test(keeps_lists),
 		cmocka_unit_test_setup_teardown(logs_by_level, catch_log, release_log),
 		cmocka_unit_test_setup_teardown(makes_control_characters_harmless, catch_log,
