@@ -10,6 +10,14 @@
 
 enum { DEVICE_STEP = 64 }; /* pages */
 
+/*
+ * What nobody needed for a period goes back to the kernel, but for a few pages; in slices, as a
+ * reactor has other work, too.
+ */
+enum { TRIM_KEEP = 256, TRIM_SLICE = 64 };
+#define TRIM_PERIOD_NS (10 * NSEC_PER_SEC)
+#define TRIM_SLICE_NS  (2 * NSEC_PER_MSEC)
+
 /* So seldom is device memory asked for that was refused. */
 #define DEVICE_RETRY_NS NSEC_PER_SEC
 
@@ -24,6 +32,8 @@ struct blkif_bounce {
 	size_t shared_max;
 	struct list chunks; /* of device memory */
 	uint64_t retry_at_ns;
+	struct reactor *reactor;
+	struct reactor_timer trim;
 };
 
 struct chunk {
@@ -121,6 +131,25 @@ static void destroy(struct blkif_bounce *b)
 	free(b);
 }
 
+static void trim(struct reactor_timer *t)
+{
+	struct blkif_bounce *b = container_of(t, struct blkif_bounce, trim);
+
+	if (page_pool_trim(&b->pages, TRIM_KEEP, TRIM_SLICE))
+		reactor_timer_start(b->reactor, t, TRIM_SLICE_NS);
+	/* An idle pool is at its least in the end, and wakes nobody. */
+	else if (page_pool_count_warm(&b->pages) > TRIM_KEEP)
+		reactor_timer_start(b->reactor, t, TRIM_PERIOD_NS);
+}
+
+static void page_was_warmed(void *arg)
+{
+	struct blkif_bounce *b = arg;
+
+	if (!b->trim.running && !b->dma && page_pool_count_warm(&b->pages) > TRIM_KEEP)
+		reactor_timer_start(b->reactor, &b->trim, TRIM_PERIOD_NS);
+}
+
 static struct blkif_bounce *create(struct blkif_bounces *all, struct dma *dma)
 {
 	struct blkif_bounce *b = calloc(1, sizeof(*b));
@@ -130,6 +159,10 @@ static struct blkif_bounce *create(struct blkif_bounces *all, struct dma *dma)
 	b->dma = dma;
 	b->shared_max = all->shared;
 	page_pool_init(&b->pages);
+	b->pages.warmed = page_was_warmed;
+	b->pages.arg = b;
+	b->reactor = all->reactor;
+	b->trim.fire = trim;
 	list_init(&b->chunks);
 	list_add_tail(&all->pools, &b->node);
 	return b;
@@ -148,7 +181,7 @@ static struct blkif_bounce *find(struct blkif_bounces *all, struct dma *dma)
 	return create(all, dma);
 }
 
-int blkif_bounces_init(struct blkif_bounces *all, size_t shared)
+int blkif_bounces_init(struct blkif_bounces *all, struct reactor *r, size_t shared)
 {
 	struct blkif_bounce *b;
 	struct err err;
@@ -156,6 +189,7 @@ int blkif_bounces_init(struct blkif_bounces *all, size_t shared)
 
 	list_init(&all->pools);
 	all->shared = shared;
+	all->reactor = r;
 	b = create(all, NULL);
 	if (!b)
 		return -ENOMEM;
@@ -165,6 +199,17 @@ int blkif_bounces_init(struct blkif_bounces *all, size_t shared)
 	else
 		b->shared = shared;
 	return rc;
+}
+
+void blkif_bounces_stop(struct blkif_bounces *all)
+{
+	struct list *pos;
+
+	list_for_each (pos, &all->pools) {
+		struct blkif_bounce *b = list_entry(pos, struct blkif_bounce, node);
+
+		reactor_timer_stop(b->reactor, &b->trim);
+	}
 }
 
 void blkif_bounces_fini(struct blkif_bounces *all)

@@ -25,18 +25,22 @@
 
 struct blkif_io;
 struct blkif_queue;
+struct reactor;
 
 /* The pools of an engine. */
 struct blkif_bounces {
 	struct list pools;
 	size_t shared; /* pages in each, beyond the queues' reserves */
+	struct reactor *reactor;
 };
 
 /* One of them. */
 struct blkif_bounce;
 
 /* Returns 0 or -ENOMEM. */
-int blkif_bounces_init(struct blkif_bounces *b, size_t shared);
+int blkif_bounces_init(struct blkif_bounces *b, struct reactor *r, size_t shared);
+/* The reactor is about to stop: nothing more is given back. */
+void blkif_bounces_stop(struct blkif_bounces *b);
 /* No queue is left. Device memory goes back to where it is from. */
 void blkif_bounces_fini(struct blkif_bounces *b);
 

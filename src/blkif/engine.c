@@ -478,7 +478,7 @@ int blkif_engine_create(struct reactor *r, struct share *share, size_t pages,
 
 	if (!e)
 		return -ENOMEM;
-	rc = blkif_bounces_init(&e->bounces, pages);
+	rc = blkif_bounces_init(&e->bounces, r, pages);
 	if (rc)
 		goto no_bounces;
 	rc = blkif_io_pool_init(&e->ios, r);
@@ -527,6 +527,7 @@ void blkif_engine_stop(struct blkif_engine *e)
 {
 	reactor_poller_del(&e->poller);
 	blkif_io_pool_stop(&e->ios);
+	blkif_bounces_stop(&e->bounces);
 }
 
 struct reactor *blkif_engine_reactor(const struct blkif_engine *e)

@@ -138,11 +138,82 @@ static void given_memory_stays_the_givers(void **state)
 		assert_ptr_equal(pages[4 + i], given + (size_t)i * PAGE);
 	memset(given, 'g', 8 * PAGE);
 	page_pool_put(&pool, pages, 12);
+	assert_int_equal(page_pool_trim(&pool, 0, 12), 0);
+	assert_int_equal(page_pool_trim(&pool, 0, 12), 0);
 	page_pool_fini(&pool);
 	page_pool_init(&pool);
 	assert_int_equal(given[0], 'g');
 	assert_int_equal(given[8 * PAGE - 1], 'g');
 	free(given);
+}
+
+static void fill(void **p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		memset(p[i], 'f', PAGE);
+}
+
+static bool is_zero(void *page)
+{
+	for (size_t i = 0; i < PAGE; i++)
+		if (((char *)page)[i])
+			return false;
+	return true;
+}
+
+/* What was free for a whole period loses its memory, the last to be used first. */
+static void idle_pages_give_their_memory_back(void **state)
+{
+	void *again[64];
+
+	assert_int_equal(page_pool_grow(&pool, 100), 0);
+	page_pool_take(&pool, pages, 64);
+	fill(pages, 64);
+	assert_int_equal(page_pool_count_warm(&pool), 64);
+	page_pool_put(&pool, pages, 64);
+	/* They came back in the period that ends here. */
+	assert_int_equal(page_pool_trim(&pool, 8, 1000), 0);
+	assert_int_equal(page_pool_count_warm(&pool), 64);
+	/* Ten of them are used in the next, and so were free for a part of it only. */
+	page_pool_take(&pool, again, 10);
+	page_pool_put(&pool, again, 10);
+	assert_int_equal(page_pool_trim(&pool, 8, 30), 16);
+	assert_int_equal(page_pool_trim(&pool, 8, 30), 0);
+	assert_int_equal(page_pool_count_warm(&pool), 18);
+	assert_int_equal(pool.free, 100);
+	/* Their order is as it was, and what has lost its memory is zero. */
+	page_pool_take(&pool, again, 64);
+	assert_memory_equal(again, pages, sizeof(again));
+	for (unsigned i = 0; i < 64; i++)
+		assert_int_equal(is_zero(again[i]), i >= 18);
+	assert_int_equal(page_pool_count_warm(&pool), 64);
+	page_pool_put(&pool, again, 64);
+}
+
+static void count_warmed(void *arg)
+{
+	++*(unsigned *)arg;
+}
+
+/* Who trims is told when there may be something to trim, and of no page twice. */
+static void new_memory_is_told_of(void **state)
+{
+	unsigned warmed = 0;
+
+	pool.warmed = count_warmed;
+	pool.arg = &warmed;
+	assert_int_equal(page_pool_grow(&pool, 8), 0);
+	page_pool_take(&pool, pages, 4);
+	assert_int_equal(warmed, 4);
+	page_pool_put(&pool, pages, 4);
+	page_pool_take(&pool, pages, 4);
+	assert_int_equal(warmed, 4);
+	page_pool_put(&pool, pages, 4);
+	assert_int_equal(page_pool_trim(&pool, 0, 8), 0);
+	assert_int_equal(page_pool_trim(&pool, 0, 8), 0);
+	page_pool_take(&pool, pages, 2);
+	assert_int_equal(warmed, 6);
+	page_pool_put(&pool, pages, 2);
 }
 
 /* Takes, puts and grows at random: at each moment all pages are either out or here, once. */
@@ -157,6 +228,7 @@ static void nothing_is_lost(void **state)
 
 		switch ((uint32_t)jrand48(random) % 8) {
 		case 0:
+			page_pool_trim(&pool, n, n);
 			if (pool.pages + n <= PAGES_MAX)
 				assert_int_equal(page_pool_grow(&pool, n), 0);
 			break;
@@ -236,6 +308,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(pages_added_later_come_last, setup, teardown),
 		cmocka_unit_test_setup_teardown(given_memory_stays_the_givers, setup, teardown),
+		cmocka_unit_test_setup_teardown(idle_pages_give_their_memory_back, setup, teardown),
+		cmocka_unit_test_setup_teardown(new_memory_is_told_of, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(growing_in_vain_changes_nothing, setup, teardown),
 	};
