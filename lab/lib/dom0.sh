@@ -40,7 +40,7 @@ finish() { # pass|fail TEXT...
 	xenstore-ls -f >"$logs/xenstore.log" 2>&1
 	xl list >"$logs/domains.log" 2>&1
 	[ ! -e "$(instance_file wanted)" ] || timeout 5 sluice --json stat >"$logs/stat.json" 2>&1
-	cp "$console"/guest-*.log "$logs/" 2>/dev/null
+	cp "$console"/guest-*.log /var/log/xen/qemu-*.log "$logs/" 2>/dev/null
 	# Who waits for whom, if it was no crash: all event channels and grants, by Xen's own account.
 	if [ "$1" = fail ] && [ -d /proc/xen ]; then
 		xl debug-keys eg && xl dmesg >"$logs/xen.log"

@@ -14,6 +14,7 @@
 #include "load.h"
 
 #define INTERVAL_NS 10000000 /* of calibration */
+#define TOLERANCE   0.1
 
 struct instant {
 	uint64_t ticks;
@@ -22,7 +23,7 @@ struct instant {
 
 static bool tsc;
 static struct instant start;
-static double ns_per_tick;
+static double ns_per_tick = 1;
 
 uint64_t clock_system_ns(void)
 {
@@ -64,9 +65,9 @@ static double pace(struct instant from, struct instant to)
 				     : 0;
 }
 
-static bool agree(double a, double b, double tolerance)
+static bool agree(double a, double b)
 {
-	return a > 0 && b > 0 && a < b * (1 + tolerance) && b < a * (1 + tolerance);
+	return a > 0 && b > 0 && a < b * (1 + TOLERANCE) && b < a * (1 + TOLERANCE);
 }
 
 void clock_begin(bool measuring)
@@ -82,22 +83,40 @@ void clock_begin(bool measuring)
 	nanosleep(&interval, NULL);
 	end = take_instant();
 	ns_per_tick = pace(start, end);
-	tsc = agree(pace(start, middle), pace(middle, end), 0.02);
+	tsc = agree(pace(start, middle), pace(middle, end));
+	if (!tsc)
+		ns_per_tick = 1;
 }
 
-uint64_t clock_ns(void)
+uint64_t clock_ticks(void)
 {
+	return tsc ? read_tsc() : clock_system_ns();
+}
+
+uint64_t clock_ticks_of(uint64_t ns)
+{
+	return (uint64_t)((double)ns / ns_per_tick);
+}
+
+bool clock_end(void)
+{
+	double overall;
+
 	if (!tsc)
-		return clock_system_ns() - start.ns;
-	return (uint64_t)((double)(read_tsc() - start.ticks) * ns_per_tick);
+		return true;
+	overall = pace(start, take_instant());
+	if (!agree(overall, ns_per_tick))
+		return false;
+	ns_per_tick = overall;
+	return true;
+}
+
+double clock_ns(double ticks)
+{
+	return ticks * ns_per_tick;
 }
 
 bool clock_is_tsc(void)
 {
 	return tsc;
-}
-
-bool clock_has_strayed(void)
-{
-	return tsc && !agree(pace(start, take_instant()), ns_per_tick, 0.02);
 }

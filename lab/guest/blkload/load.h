@@ -42,7 +42,7 @@ struct slot {
 	uint64_t sector; /* within the region */
 	uint32_t sectors;
 	uint32_t generation;
-	uint64_t started; /* ns */
+	uint64_t started; /* ticks */
 };
 
 struct counts {
@@ -54,7 +54,7 @@ struct counts {
 struct outcome {
 	struct counts counts[PHASES];
 	uint64_t checked, bad, failed;
-	uint64_t latencies, latency_sum, latency_max; /* ns */
+	uint64_t latencies, latency_sum, latency_max; /* ticks */
 	double load_seconds;
 	bool fixed; /* the kernel knows buffers and file beforehand */
 	uint64_t histogram[BUCKETS];
@@ -163,18 +163,22 @@ void save_table(struct load *l);
 
 /*
  * clock_begin() finds out whether the time stamp counter serves as a clock, for which it takes some
- * 20 ms, or leaves it at the system's; clock_ns() is the time since, and clock_system_ns() always
- * the system's.  clock_has_strayed() says whether the counter went at another pace than it was
- * found to.
+ * 20 ms, or leaves it at the system's.  Ticks are of the one that it is.  clock_end(), after the
+ * run, makes clock_ns() as exact as it can be; it returns false if the counter has changed its
+ * pace.
  */
 void clock_begin(bool measuring);
-uint64_t clock_ns(void);
-uint64_t clock_system_ns(void);
+bool clock_end(void);
 bool clock_is_tsc(void);
-bool clock_has_strayed(void);
+uint64_t clock_ticks(void);
+uint64_t clock_ticks_of(uint64_t ns);
+double clock_ns(double ticks);
+
+/* The system's clock, in nanoseconds. */
+uint64_t clock_system_ns(void);
 
 /* Adds a latency to a histogram, and a job's outcome to the sum of all. */
-void count_latency(struct outcome *out, uint64_t ns);
+void count_latency(struct outcome *out, uint64_t ticks);
 void add_outcome(struct outcome *sum, const struct outcome *job);
 
 /* Prints the line of JSON. */

@@ -233,7 +233,7 @@ int main(int argc, char **argv)
 	} else if (!run_jobs(&l)) {
 		exit(2); /* a job has said why */
 	}
-	if (clock_has_strayed())
+	if (!clock_end())
 		refuse("the time stamp counter changed its pace: the latencies mean nothing");
 	print_result(&l);
 	return outcome.bad || outcome.failed;

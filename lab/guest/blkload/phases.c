@@ -114,7 +114,7 @@ static bool issue(struct load *l, enum phase phase)
 		if (slot->op == OP_WRITE)
 			stamp_slot(l, slot);
 	}
-	slot->started = clock_ns();
+	slot->started = clock_ticks();
 	return true;
 }
 
@@ -132,7 +132,7 @@ static void finish(struct load *l, enum phase phase, struct slot *slot, int resu
 	l->out->counts[phase].requests[slot->op]++;
 	l->out->counts[phase].sectors[slot->op] += slot->sectors;
 	if (phase == PHASE_LOAD)
-		count_latency(l->out, clock_ns() - slot->started);
+		count_latency(l->out, clock_ticks() - slot->started);
 	if (!good && l->out->failed++ < MAX_COMPLAINTS)
 		complain(l, slot, result);
 	if (l->verify) {
@@ -164,14 +164,14 @@ static bool is_over(const struct load *l, enum phase phase, uint64_t deadline)
 	if (phase_stopped)
 		return true;
 	return phase == PHASE_LOAD && ((l->max_requests && l->issued >= l->max_requests) ||
-				       (deadline && clock_ns() >= deadline));
+				       (deadline && clock_ticks() >= deadline));
 }
 
 static void tell_progress(const struct load *l, uint64_t *next)
 {
-	if (!l->progress || clock_ns() < *next)
+	if (!l->progress || clock_ticks() < *next)
 		return;
-	*next = clock_ns() + l->progress * 1000000000ull;
+	*next = clock_ticks() + clock_ticks_of(l->progress * 1000000000ull);
 	printf("blkload: %" PRIu64 " requests, %" PRIu64 " errors\n", l->issued,
 	       l->out->bad + l->out->failed);
 	fflush(stdout);
@@ -185,9 +185,9 @@ static int run_phase(struct load *l, enum phase phase)
 		[PHASE_LOAD] = finish_load,
 		[PHASE_CHECK] = finish_check,
 	};
-	uint64_t began = clock_system_ns(), start = clock_ns();
-	uint64_t next_progress = start + l->progress * 1000000000ull;
-	uint64_t deadline = l->seconds ? start + l->seconds * 1000000000ull : 0;
+	uint64_t began = clock_system_ns(), start = clock_ticks();
+	uint64_t next_progress = start + clock_ticks_of(l->progress * 1000000000ull);
+	uint64_t deadline = l->seconds ? start + clock_ticks_of(l->seconds * 1000000000ull) : 0;
 
 	l->cursor = l->issued = 0;
 	for (;;) {

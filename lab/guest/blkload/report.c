@@ -15,14 +15,14 @@
 #define BEYOND 100.0 /* latencies that a percentile needs beyond it */
 
 /* A histogram whose buckets grow with the value: 32 to each power of two, 3% wide. */
-static unsigned bucket_of(uint64_t ns)
+static unsigned bucket_of(uint64_t ticks)
 {
 	unsigned log;
 
-	if (ns < BUCKETS_PER_LOG)
-		return (unsigned)ns;
-	log = 63 - (unsigned)__builtin_clzll(ns);
-	return (log - 4) * BUCKETS_PER_LOG + (unsigned)(ns >> (log - 5)) % BUCKETS_PER_LOG;
+	if (ticks < BUCKETS_PER_LOG)
+		return (unsigned)ticks;
+	log = 63 - (unsigned)__builtin_clzll(ticks);
+	return (log - 4) * BUCKETS_PER_LOG + (unsigned)(ticks >> (log - 5)) % BUCKETS_PER_LOG;
 }
 
 static uint64_t bucket_end(unsigned bucket)
@@ -34,13 +34,13 @@ static uint64_t bucket_end(unsigned bucket)
 	return ((uint64_t)(BUCKETS_PER_LOG + bucket % BUCKETS_PER_LOG + 1) << (log - 5)) - 1;
 }
 
-void count_latency(struct outcome *out, uint64_t ns)
+void count_latency(struct outcome *out, uint64_t ticks)
 {
-	out->histogram[bucket_of(ns)]++;
+	out->histogram[bucket_of(ticks)]++;
 	out->latencies++;
-	out->latency_sum += ns;
-	if (ns > out->latency_max)
-		out->latency_max = ns;
+	out->latency_sum += ticks;
+	if (ticks > out->latency_max)
+		out->latency_max = ticks;
 }
 
 void add_outcome(struct outcome *sum, const struct outcome *job)
@@ -75,7 +75,7 @@ static void print_percentile(const struct outcome *out, const char *name, double
 	}
 	while (seen + out->histogram[bucket] <= wanted)
 		seen += out->histogram[bucket++];
-	printf("\"%s\":%.1f,", name, (double)bucket_end(bucket) / 1000);
+	printf("\"%s\":%.1f,", name, clock_ns((double)bucket_end(bucket)) / 1000);
 }
 
 /* Pairs of a bucket's greatest microseconds and its latencies, in one flat list. */
@@ -86,7 +86,7 @@ static void print_histogram(const struct outcome *out)
 	printf("\"histogram\":[");
 	for (unsigned i = 0; i < BUCKETS; i++) {
 		if (out->histogram[i]) {
-			printf("%s%.6g,%" PRIu64, comma, (double)bucket_end(i) / 1000,
+			printf("%s%.6g,%" PRIu64, comma, clock_ns((double)bucket_end(i)) / 1000,
 			       out->histogram[i]);
 			comma = ",";
 		}
@@ -115,12 +115,14 @@ void print_result(const struct load *l)
 	       "\"avg_us\":%.1f,",
 	       requests, sectors * SECTOR, out->load_seconds,
 	       out->load_seconds > 0 ? (double)requests / out->load_seconds : 0,
-	       out->latencies ? (double)out->latency_sum / (double)out->latencies / 1000 : 0);
+	       out->latencies ? clock_ns((double)out->latency_sum) / (double)out->latencies / 1000
+			      : 0);
 	print_percentile(out, "p50_us", 50);
 	print_percentile(out, "p99_us", 99);
 	print_percentile(out, "p99_9_us", 99.9);
-	printf("\"max_us\":%.1f,\"clock\":\"%s\",\"fixed\":%s,", (double)out->latency_max / 1000,
-	       clock_is_tsc() ? "tsc" : "system", out->fixed ? "true" : "false");
+	printf("\"max_us\":%.1f,\"clock\":\"%s\",\"fixed\":%s,",
+	       clock_ns((double)out->latency_max) / 1000, clock_is_tsc() ? "tsc" : "system",
+	       out->fixed ? "true" : "false");
 	if (l->interrupts)
 		printf("\"interrupts\":%" PRIu64 ",", out->interrupts);
 	if (l->histogram)

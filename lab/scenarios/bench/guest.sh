@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# shellcheck shell=sh disable=SC2013,SC2162 # names without blanks or backslashes
+# The guest's side of the benchmark: goes through the plan, a line a measurement: the round, the job, the
+# way (who serves the disk), and arguments for blkload.  Lines of dom0's own it leaves to dom0, which
+# says on this guest's console when it is done.  Results stay here until all is measured: a console is slow.
+
+: >/run/results
+
+for disk in $(grep -o 'xvd[a-z]$' /proc/partitions); do
+	# What is done for the first time is not what is measured.
+	blkload --block 4k-128k --depth 32 --requests 500 --length 64M "/dev/$disk" >/dev/null ||
+		fail "blkload on $disk"
+done
+
+while read round job way arguments; do
+	case $way in
+	dom0 | driver)
+		result turn "$round $job $way"
+		read _ </dev/console
+		;;
+	none) # what nothing costs
+		result begin "$round $job $way"
+		sleep 2
+		result end "$round $job $way"
+		sleep 0.3
+		;;
+	*)
+		# shellcheck disable=SC2086 # the words of the line
+		blkload --announce "$round $job $way" --interrupts blkif --histogram $arguments \
+			>>/run/results || fail "$round $job $way: blkload $arguments"
+		;;
+	esac
+done </lab/plan
+sed 's/^/@measured /' /run/results
