@@ -17,10 +17,10 @@ REPO = pathlib.Path(__file__).resolve().parents[3]
 PROGRAMS = {
     "gcc": ("gcc --version", "gcc"),
     "fio": ("fio --version", "fio"),
-    "gnuplot": ("gnuplot --version", "gnuplot-nox"),
     "qemu": ("qemu-system-x86_64 --version", "qemu-system-x86"),
     "valgrind": ("valgrind --version", "valgrind"),
 }
+PICTURES = {"gnuplot": ("gnuplot --version", "gnuplot-nox")}  # no figure depends on it
 
 
 class Failure(Exception):
@@ -30,7 +30,7 @@ class Failure(Exception):
 def need(*programs):
     """Fails, and says what to install, unless all of PROGRAMS are there."""
     for program in programs:
-        command, package = PROGRAMS.get(program, (program, program))
+        command, package = {**PROGRAMS, **PICTURES}.get(program, (program, program))
         if not shutil.which(command.split()[0]):
             raise Failure(f"{program} is not installed: apt-get install {package}, "
                           "or tools/deps bench for all that benchmarks need")
@@ -75,7 +75,7 @@ def versions():
                                for piece, dot in (("major", "."), ("minor", ""), ("extra", "")))
     for name, (command, _) in PROGRAMS.items():
         # A version is what looks like one: the words around it differ from program to program.
-        text = output_of(command.split()).replace(" patchlevel ", ".")
+        text = output_of(command.split())
         found = re.search(r"\d+(\.\d+)+", re.sub(r"\([^)]*\)", "", text))
         if found:
             known[name] = found.group()

@@ -81,27 +81,37 @@ def versions_line(results):
 
 
 def goals_table(goals):
-    met = sum(goal.met for goal in goals)
-    rows = [[goal.name, goal.got, goal.limit, "met" if goal.met else "**missed**"]
-            for goal in goals]
-    return (f"{met} of {len(goals)} goals are met.\n"
-            + table(["goal", "measured", "wanted", ""], rows))
+    """What was wanted: what was missed first, since one looks for that."""
+    if not goals:
+        return "None."
+    heads = ["goal", "measured", "wanted"]
+    missed, met = ([[goal.name, goal.got, goal.limit] for goal in goals if goal.met == wanted]
+                   for wanted in (False, True))
+    text = [f"{len(met)} of {len(goals)} goals are met."]
+    if missed:
+        text += ["", "Missed:", table(heads, missed)]
+    if met:
+        text += ["<details><summary>Met</summary>", table(heads, met), "</details>"]
+    return "\n".join(text)
 
 
 def frame(found):
-    """What was measured, where and with what: a row a part."""
-    rows = []
+    """What was measured, where, with what."""
+    lines = []
     for part in ORDER:
-        if part in found:
-            one = found[part]
-            rows.append([f"[{part}](#{anchor(HEADS[part])})",
-                         one.made.replace("T", " ").rstrip("Z"), one.commit, one.rounds(),
-                         machine_line(one), versions_line(one),
-                         f"[{part}.json]({part}.json)"])
-        else:
-            rows.append([part, "not measured", "", "", "", "", ""])
-    return table(["part", "when (UTC)", "commit", "rounds", "machine", "versions", "raw figures"],
-                 rows)
+        if part not in found:
+            lines.append(f"- {part}: not measured.")
+            continue
+        one = found[part]
+        lines.append(f"- [{part}](#{anchor(HEADS[part])}): commit {one.commit}, at "
+                     f"{one.made.replace('T', ' ').rstrip('Z')} UTC, {one.rounds()} rounds; "
+                     f"{versions_line(one)}; raw figures: [{part}.json]({part}.json).")
+    machines = {machine_line(results) for results in found.values()}
+    if len(machines) == 1:
+        return "\n".join([f"On {machines.pop()}:", "", *lines])
+    lines += ["", "On several machines:", "",
+              *(f"- {part}: {machine_line(found[part])}." for part in ORDER if part in found)]
+    return "\n".join(lines)
 
 
 def anchor(head):
@@ -142,7 +152,7 @@ def make(folder, module_of):
         if old.name not in drawn:
             old.unlink()
     text = "\n".join([*INTRODUCTION, frame(found).strip(), "", "## Goals", "",
-                      goals_table(goals).strip() if goals else "None.", "", *sections,
+                      goals_table(goals).strip(), "", *sections,
                       *REPRODUCTION, *words(found), "", KEEP, ""])
     page = folder / "README.md"
     write_text(page, text + written_below(page))

@@ -14,12 +14,12 @@ import subprocess
 
 from .machine import Failure, need
 from .results import write_text
+from .stats import nines, thinned
 
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"]
 POINTS = [7, 5, 9, 13, 11, 4, 6, 8]
 NINES = [("0", 0), ("50", 0.5), ("90", 0.9), ("99", 0.99), ("99.9", 0.999), ("99.99", 0.9999)]
 WIDTH, HEIGHT = 860, 440
-CURVE_POINTS = 100
 
 _styles = {}
 
@@ -139,36 +139,13 @@ def label_of(x):
     return f"{x:g}"
 
 
-def nines(fraction):
-    """How far up a fraction is drawn."""
-    return -math.log10(1 - fraction)
-
-
-def thinned(points):
-    """A curve with no more points than one sees: those that lie well apart, and its ends."""
-    if len(points) < 3:
-        return points
-    top = nines(points[-1][1])
-    wide = math.log(points[-1][0] / points[0][0]) if points[0][0] > 0 else 0
-    step = 2 / CURVE_POINTS
-    kept = points[:1]
-    for point in points[1:-1]:
-        apart = (nines(point[1]) - nines(kept[-1][1])) / (top or 1)
-        if wide:
-            apart += math.log(point[0] / kept[-1][0]) / wide
-        if apart >= step:
-            kept.append(point)
-    return kept + points[-1:]
-
-
 def cdf(name, title, curves):
     """Distributions of latencies: CURVES is {way: [[microseconds, fraction], ...]}.
 
     The last point, of all requests, lies infinitely high, and is left out.
     """
-    curves = {way: [point for point in points if point[0] > 0 and point[1] < 1]
-              for way, points in curves.items() if points}
-    curves = {way: thinned(points) for way, points in curves.items() if points}
+    curves = {way: thinned(points) for way, points in curves.items()}
+    curves = {way: points for way, points in curves.items() if points}
     if not curves:
         raise Failure(f"{name}.svg: nothing to draw")
     top = max(nines(points[-1][1]) for points in curves.values())
@@ -192,7 +169,10 @@ def cdf(name, title, curves):
 
 
 def bars(name, title, y_label, groups):
-    """Stacked bars: GROUPS is {job: {way: {piece: value}}}; a job is a group of bars, one a way."""
+    """Stacked bars: GROUPS is {job: {way: {piece: value}}}.
+
+    A job is a panel with a scale of its own, as one may cost ten times the other; a way is a bar.
+    """
     groups = {job: {way: pieces for way, pieces in ways.items() if pieces}
               for job, ways in groups.items()}
     groups = {job: ways for job, ways in groups.items() if ways}
@@ -200,30 +180,25 @@ def bars(name, title, y_label, groups):
         raise Failure(f"{name}.svg: nothing to draw")
     kinds = list(dict.fromkeys(piece for ways in groups.values() for pieces in ways.values()
                                for piece in pieces))
-    boxes = {piece: [] for piece in kinds}
-    place, highest, below, heads = 0.0, 0.0, [], []
-    for job, ways in groups.items():
-        first = place
-        for way, pieces in ways.items():
-            below.append((way, place))
-            base = 0.0
-            for piece in kinds:
-                if piece in pieces:
-                    boxes[piece].append([place, base, place - 0.4, place + 0.4, base,
-                                         base + pieces[piece]])
-                    base += pieces[piece]
-            highest = max(highest, base)
-            place += 1
-        heads.append((job, (first + place - 1) / 2))
-        place += 0.8
     script = head(name, title, "", y_label)
-    script += ["set style fill solid 1 noborder", "set bmargin 6", "set grid noxtics",
-               f"set xrange [-0.8:{number(place - 1)}]", f"set yrange [0:{number(highest * 1.12)}]",
-               "set xtics rotate by -40 left", tics("x", below)]
-    script += [f"set label {quoted(job)} at {number(at)}, graph 0.97 center" for job, at in heads]
-    commands = []
-    for index, piece in enumerate(kinds):
-        script += block(f"d{index}", boxes[piece])
-        commands.append(f"$d{index} with boxxyerror title {quoted(piece)} "
-                        f"linecolor rgb \"{COLOURS[index % len(COLOURS)]}\"")
-    return Plot(name, title, finish(script, commands))
+    script += ["unset title", f"set multiplot layout 1,{len(groups)} title {quoted(title)}",
+               "set style fill solid 1 noborder", "set bmargin 7", "set rmargin 1",
+               "set grid noxtics", "set xtics rotate by 40 right",
+               "set key at screen 0.5, screen 0.03 center center horizontal"]
+    for panel, (job, ways) in enumerate(groups.items()):
+        highest = max(sum(pieces.values()) for pieces in ways.values())
+        script += [f"set title {quoted(job)}", f"set xrange [-0.7:{len(ways) - 0.3:g}]",
+                   f"set yrange [0:{number(highest * 1.08 or 1)}]",
+                   tics("x", [(way, place) for place, way in enumerate(ways)])]
+        commands = []
+        for index, piece in enumerate(kinds):
+            rows = []
+            for place, pieces in enumerate(ways.values()):
+                base = sum(pieces.get(below, 0) for below in kinds[:index])
+                rows.append([place, base, place - 0.4, place + 0.4, base,
+                             base + pieces.get(piece, 0)])
+            script += block(f"d{panel}_{index}", rows)
+            commands.append(f"$d{panel}_{index} with boxxyerror title {quoted(piece)} "
+                            f"linecolor rgb \"{COLOURS[index % len(COLOURS)]}\"")
+        script += ["plot " + ", ".join(commands), "unset key", "unset ylabel"]
+    return Plot(name, title, "\n".join([*script, "unset multiplot"]) + "\n")

@@ -36,6 +36,7 @@ METRICS = {
     "work_us": (False, "us", "of that, what found work to do"),
     "busy_us": (False, "us", "time that CPUs were busy, a request"),
     "notifications": (False, "", "interrupts of the guest a request"),
+    "kicks": (False, "", "interrupts of dom0 by the guest a request"),
     "ns": (False, "ns", "time a request"),
     "ratio_r": (False, "R", "time a request, in round trips of a cache line"),
     "of_memcpy": (True, "", "speed, as a part of memcpy's on the same core"),
@@ -73,13 +74,19 @@ class Results:
             raise Failure(f"{self.part}: {problem}")
         self.samples.append(sample)
 
-    def curve(self, job, way, points):
-        """Notes a distribution of latencies: [microseconds, fraction of requests], rising."""
+    def curve(self, job, way, points, requests=None):
+        """Notes a distribution of latencies: [microseconds, fraction of requests], rising.
+
+        Of REQUESTS all told; what says nothing, or is not seen, is left out (see stats.thinned()).
+        """
         points = [list(point) for point in points]
         problem = problem_of_curve(points)
         if problem:
             raise Failure(f"{self.part}: curve of {job}, {way}: {problem}")
-        self.curves[f"{job}|{way}"] = points
+        points = stats.thinned(points, requests)
+        if points:
+            self.curves[f"{job}|{way}"] = [[float(f"{us:.5g}"), round(fraction, 6)]
+                                           for us, fraction in points]
 
     def table(self, name, heads, rows):
         """Notes a table that is shown as it is."""

@@ -5,7 +5,11 @@ Machines change from minute to minute, and virtual ones most.  So ways that are 
 within a round, in an order that differs from round to round; what counts is the ratio within a
 round; and of all rounds' ratios the median, which one bad minute does not move.
 """
+import math
 import statistics
+
+BEYOND = 100  # so many requests have to be slower than a percentile, or it says nothing
+CURVE_POINTS = 100  # more of them nobody sees
 
 
 def median(values):
@@ -48,6 +52,30 @@ def in_turns(round_nr, ways):
     return order[::-1] if count % 2 and turn // count % 2 else order
 
 
+def nines(fraction):
+    """1 for 0.9, 2 for 0.99, ...: the scale on which distributions of latencies are looked at."""
+    return -math.log10(1 - fraction)
+
+
+def thinned(points, requests=None):
+    """A curve of [value, fraction] with no more points than one sees: those that lie well apart,
+    and its ends.  Of so many REQUESTS points that fewer than BEYOND lie beyond say nothing and are
+    left out, as is the last, of all."""
+    highest = 1 - BEYOND / requests if requests else 1
+    points = [point for point in points if point[0] > 0 and point[1] <= highest and point[1] < 1]
+    if len(points) < 3:
+        return points
+    height = nines(points[-1][1]) - nines(points[0][1]) or 1
+    width = math.log(points[-1][0] / points[0][0]) or 1
+    kept = points[:1]
+    for point in points[1:-1]:
+        apart = ((nines(point[1]) - nines(kept[-1][1])) / height
+                 + math.log(point[0] / kept[-1][0]) / width)
+        if apart >= 2 / CURVE_POINTS:
+            kept.append(point)
+    return kept + points[-1:]
+
+
 def figure(number):
     """A number as a person reads it: three digits that mean something; '-' of nothing."""
     if number is None:
@@ -56,6 +84,11 @@ def figure(number):
     if size >= 100 or number == int(number):
         return f"{number:.0f}"
     return f"{number:.1f}" if size >= 10 else f"{number:.2f}" if size >= 0.095 else f"{number:.2g}"
+
+
+def exact(number):
+    """A number of a goal: near it, three digits do not say whether it was met."""
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def of(values):
@@ -84,11 +117,11 @@ class Goal:
 
     @property
     def limit(self):
-        return f"{'<=' if self.most else '>='}{self.wanted:.4g}{self.unit}"
+        return f"{'<=' if self.most else '>='}{exact(self.wanted)}{self.unit}"
 
     @property
     def got(self):
-        return "nothing" if self.measured is None else f"{self.measured:.4g}{self.unit}"
+        return "nothing" if self.measured is None else f"{exact(self.measured)}{self.unit}"
 
     def __str__(self):
         return (f"goal {self.name} measured {self.got} wanted {self.limit} "

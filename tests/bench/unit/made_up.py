@@ -6,6 +6,8 @@ from benchlib.results import Results
 
 JOBS = [f"job-{number}" for number in range(20)]
 OURS = ["dma", "copy", "uring"]
+# A distribution up to 0.9994 of all requests, and then all of them.
+CURVE = [[10 * 1.01**step, 1 - 0.5**(step / 28)] for step in range(300)] + [[9999, 1]]
 CONTROLS = ["blkback", "xen-block"]
 
 

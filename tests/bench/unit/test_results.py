@@ -22,7 +22,7 @@ class Files(unittest.TestCase):
         run.add("4k", "null", 1, {"iops": 12.5})
         run.add("4k", "null", 2, {"iops": 30})
         run.add("4k", "ram", 2, {"iops": 15})
-        run.curve("4k", "null", [[1, 0.5], [2, 1]])
+        run.curve("4k", "null", [[1, 0.5], [2, 0.75], [3, 1]])
         run.table("functions", ["name", "instructions"], [["f", 3]])
         return run
 
@@ -42,7 +42,7 @@ class Files(unittest.TestCase):
         self.assertEqual(run.ratio("4k", "null", "ram", "iops"), 2)
         self.assertIsNone(run.ratio("4k", "null", "uring", "iops"))
         self.assertEqual((run.jobs(), run.ways(), run.rounds()), (["4k"], ["null", "ram"], 2))
-        self.assertEqual(run.points("4k", "null"), [[1, 0.5], [2, 1]])
+        self.assertEqual(run.points("4k", "null"), [[1, 0.5], [2, 0.75]])
         self.assertIsNone(run.points("4k", "ram"))
 
     def test_wrong_samples_are_refused(self):

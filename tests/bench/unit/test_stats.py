@@ -2,7 +2,7 @@
 """Medians, ratios by round, turns, goals."""
 import unittest
 
-from . import made_up  # noqa: F401 (sets the path)
+from . import made_up
 from benchlib import stats
 
 
@@ -31,6 +31,20 @@ class Numbers(unittest.TestCase):
         self.assertEqual(stats.of([200, 150, 300]), "200 (150 to 300)")
         self.assertEqual(stats.of([7]), "7")
         self.assertEqual(stats.of([]), "-")
+
+
+class Curves(unittest.TestCase):
+    def test_no_more_points_than_one_sees(self):
+        kept = stats.thinned(made_up.CURVE)
+        self.assertLess(len(kept), stats.CURVE_POINTS + 3)
+        self.assertGreater(len(kept), stats.CURVE_POINTS / 2)
+        self.assertEqual((kept[0], kept[-1]), (made_up.CURVE[0], made_up.CURVE[-2]))
+
+    def test_what_is_too_rare_says_nothing(self):
+        self.assertLessEqual(stats.thinned(made_up.CURVE, 10000)[-1][1], 0.99)
+        self.assertGreater(stats.thinned(made_up.CURVE, 10000)[-1][1], 0.98)
+        self.assertEqual(stats.thinned(made_up.CURVE, 50), [])
+        self.assertEqual(stats.thinned([[0, 0.1], [1, 0.2], [2, 1]]), [[1, 0.2]])
 
 
 class Turns(unittest.TestCase):
@@ -62,7 +76,7 @@ class Goals(unittest.TestCase):
         self.assertEqual(str(stats.Goal("b", 1.51, 1.5, most=True)),
                          "goal b measured 1.51 wanted <=1.5 missed")
         self.assertEqual(str(stats.Goal("c", 70000, 65536, most=True, unit=" B")),
-                         "goal c measured 7e+04 B wanted <=6.554e+04 B missed")
+                         "goal c measured 70000 B wanted <=65536 B missed")
         self.assertEqual(str(stats.Goal("d", None, 2)), "goal d measured nothing wanted >=2 missed")
 
     def test_what_was_not_measured_is_not_met(self):
