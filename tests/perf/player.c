@@ -233,7 +233,8 @@ static void serve_one(struct player *p, struct blkif_ring *ring)
 	atomic_fetch_add(&p->requests, 1);
 	status = blkif_decode_request(ring->layout, slot, &limits, &req, segments);
 	assert_int_equal((int)status, BLKIF_OKAY);
-	due = is_due(p, req.kind == BLKIF_KIND_WRITE);
+	due = is_due(p, req.kind == BLKIF_KIND_WRITE) &&
+	      (!p->fault_queue || ring == &p->rings[p->fault_queue - 1]);
 	if (req.indirect)
 		memcpy(segments, (char *)p->page + (size_t)req.indirect_gref * BLKIF_PAGE_SIZE,
 		       req.nr_segments * sizeof(segments[0]));

@@ -45,8 +45,9 @@ struct player {
 	enum player_fault fault;
 	unsigned fault_after;
 	unsigned fault_times;
-	unsigned failed; /* how often it did */
-	bool refuses;    /* says REFUSED to what was chosen */
+	unsigned fault_queue; /* and in this queue only, counted from 1; 0: in any */
+	unsigned failed;      /* how often it did */
+	bool refuses;         /* says REFUSED to what was chosen */
 	unsigned nr_queues;
 	struct blkif_ring rings[PLAYER_QUEUES];
 	bool serves;

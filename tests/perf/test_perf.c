@@ -281,6 +281,23 @@ static void a_backend_that_lies_ends_it(void **state)
 	assert_string_equal(out, "");
 }
 
+/* Two threads have two queues each; the other queues' requests are forgotten. */
+static void the_queue_at_fault_is_named(void **state)
+{
+	char says[80];
+
+	for (unsigned n = 0; n < PLAYER_QUEUES; n++) {
+		player_end(&player);
+		player_start(&player, SEGMENT);
+		player.fault = PLAYER_WRONG_ID;
+		player.fault_queue = n + 1;
+		assert_int_equal(load("--size 1M --queues 4 --cpumask 3"), 1);
+		snprintf(says, sizeof(says), "queue %u: the backend broke the protocol", n);
+		if (!strstr(err_out, says))
+			fail_msg("%u: %s", n, err_out);
+	}
+}
+
 static void a_disk_that_goes_ends_it(void **state)
 {
 	for (int sleeps = 0; sleeps < 2; sleeps++) {
@@ -468,6 +485,7 @@ int main(void)
 		TEST(damage_is_told_to_people),
 		TEST(failures_are_counted),
 		TEST(a_backend_that_lies_ends_it),
+		TEST(the_queue_at_fault_is_named),
 		TEST(a_disk_that_goes_ends_it),
 		TEST(percentiles_that_are_chance_are_not_told),
 		TEST(limits_are_measured_in_turns),
