@@ -17,19 +17,26 @@
 #include "disks.h"
 #include "usage.h"
 
-enum { BURSTS = 20, SETTLE_S = 1 };
+/* What was used is kept for two periods of ten seconds, in case it is needed again. */
+enum { BURSTS = 20, SETTLE_S = 1, IDLE_S = 23 };
 
-/* Full rings of reads and writes, over and over: all that grows has grown. */
+/* Full rings of reads and writes of all disks at once, over and over: all that grows has grown. */
 static void use_all(struct bench_world *w)
 {
-	for (unsigned n = 0; n < w->nr_disks; n++) {
-		struct bench_disk *d = &w->disks[n];
+	uint64_t requests = BURSTS * DISK_SLOTS * w->disks[0].nr_queues;
+	bool enough;
 
-		disk_set_depth(d, DISK_SLOTS);
-		while (disk_answered(d) < BURSTS * DISK_SLOTS * d->nr_queues)
-			disk_drive(d);
-		disk_settle(d);
-	}
+	for (unsigned n = 0; n < w->nr_disks; n++)
+		disk_set_depth(&w->disks[n], DISK_SLOTS);
+	do {
+		enough = true;
+		for (unsigned n = 0; n < w->nr_disks; n++) {
+			disk_drive(&w->disks[n]);
+			enough &= disk_answered(&w->disks[n]) >= requests;
+		}
+	} while (!enough);
+	for (unsigned n = 0; n < w->nr_disks; n++)
+		disk_settle(&w->disks[n]);
 }
 
 static struct reactor_stats all_reactors(struct bench_world *w, unsigned reactors)
@@ -54,7 +61,7 @@ static void print_memory(const char *when, const struct usage *with, const struc
 
 void bench_idle(const struct world_opts *opts)
 {
-	struct usage fresh, used, ended;
+	struct usage fresh, busy, used, ended;
 	struct reactor_stats before, after;
 	struct bench_world w;
 	uint64_t cpu_ns;
@@ -65,7 +72,8 @@ void bench_idle(const struct world_opts *opts)
 	sleep(SETTLE_S);
 	fresh = usage_of_memory();
 	use_all(&w);
-	sleep(SETTLE_S);
+	busy = usage_of_memory();
+	sleep(IDLE_S);
 	before = all_reactors(&w, opts->reactors);
 	cpu_ns = usage_cpu_ns("reactor") + usage_cpu_ns("control");
 	sleep(opts->seconds);
@@ -76,6 +84,7 @@ void bench_idle(const struct world_opts *opts)
 	w.daemon = NULL;
 	ended = usage_of_memory();
 	print_memory("fresh", &fresh, &ended);
+	print_memory("busy", &busy, &ended);
 	print_memory("used", &used, &ended);
 	printf("cpu_ns %lu\n", (unsigned long)cpu_ns);
 	printf("passes %lu\n", (unsigned long)(after.passes - before.passes));
