@@ -1,11 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "blkif/maps.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 1024 };
+enum { BUCKETS = 1024, CHUNK = 32 };
+
+static_assert(BLKIF_MAPS_MAX % CHUNK == 0, "whole chunks");
+
+struct blkif_maps_chunk {
+	struct blkif_maps_chunk *next;
+	struct blkif_map entries[CHUNK];
+};
 
 #define EVICT_NS NSEC_PER_SEC
 
@@ -15,26 +22,53 @@ static struct blkif_map **bucket_of(struct blkif_maps *maps, uint32_t ref)
 	return &maps->buckets[ref % BUCKETS];
 }
 
-int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		    struct blkif_guest *guest, bool dma)
+void blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
+		     struct blkif_guest *guest, bool dma)
 {
 	memset(maps, 0, sizeof(*maps));
-	maps->entries = calloc(BLKIF_MAPS_MAX, sizeof(maps->entries[0]));
-	maps->buckets = calloc(BUCKETS, sizeof(struct blkif_map *));
-	if (!maps->entries || !maps->buckets) {
-		free(maps->entries);
-		free(maps->buckets);
-		return -ENOMEM;
-	}
 	maps->share = share;
 	maps->peer = peer;
 	maps->guest = guest;
 	maps->dma = dma;
 	list_init(&maps->free);
 	list_init(&maps->unused);
-	for (unsigned i = 0; i < BLKIF_MAPS_MAX; i++)
-		list_add_tail(&maps->free, &maps->entries[i].node);
-	return 0;
+}
+
+/* Has a free entry; false: the table is full, or there is no memory. */
+static bool have_entry(struct blkif_maps *maps)
+{
+	struct blkif_maps_chunk *chunk;
+
+	if (!list_empty(&maps->free))
+		return true;
+	if (maps->nr_entries == BLKIF_MAPS_MAX)
+		return false;
+	if (!maps->buckets)
+		maps->buckets = calloc(BUCKETS, sizeof(struct blkif_map *));
+	chunk = maps->buckets ? calloc(1, sizeof(*chunk)) : NULL;
+	if (!chunk)
+		return false;
+	chunk->next = maps->chunks;
+	maps->chunks = chunk;
+	maps->nr_entries += CHUNK;
+	for (unsigned i = 0; i < CHUNK; i++)
+		list_add_tail(&maps->free, &chunk->entries[i].node);
+	return true;
+}
+
+/* Nothing is mapped, and so all entries are free. */
+static void give_memory_back(struct blkif_maps *maps)
+{
+	while (maps->chunks) {
+		struct blkif_maps_chunk *chunk = maps->chunks;
+
+		maps->chunks = chunk->next;
+		free(chunk);
+	}
+	free(maps->buckets);
+	maps->buckets = NULL;
+	maps->nr_entries = 0;
+	list_init(&maps->free);
 }
 
 /* A page that the last flush could not map. */
@@ -69,13 +103,11 @@ static void unmap(struct blkif_maps *maps, struct blkif_map *map)
 void blkif_maps_fini(struct blkif_maps *maps)
 {
 	blkif_maps_expire(maps, UINT64_MAX);
-	free(maps->entries);
-	free(maps->buckets);
 }
 
 static struct blkif_map *find(struct blkif_maps *maps, uint32_t ref)
 {
-	struct blkif_map *map = *bucket_of(maps, ref);
+	struct blkif_map *map = maps->buckets ? *bucket_of(maps, ref) : NULL;
 
 	while (map && map->ref != ref)
 		map = map->next;
@@ -91,7 +123,7 @@ static struct blkif_map *take_entry(struct blkif_maps *maps, uint64_t now_ns)
 {
 	struct blkif_map *oldest;
 
-	if (!list_empty(&maps->free) && blkif_quota_take(&maps->guest->maps, 1))
+	if (have_entry(maps) && blkif_quota_take(&maps->guest->maps, 1))
 		return list_entry(list_pop(&maps->free), struct blkif_map, node);
 	if (list_empty(&maps->unused))
 		return NULL;
@@ -177,4 +209,6 @@ void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns)
 	}
 	if (any && maps->dma)
 		maps->share->ops->flush(maps->share);
+	if (!maps->mapped)
+		give_memory_back(maps);
 }

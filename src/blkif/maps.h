@@ -4,8 +4,9 @@
  *
  * A frontend that grants persistently uses the same references again and again.  Each is mapped
  * once, found by its number from then on, and unmapped when it has been the least recently used
- * for too long or has to make room.  The table has a fixed size, and the guest a quota over all
- * its queues; a page that cannot be mapped now is no error: its request is copied instead.
+ * for too long or has to make room.  The table's size is bounded, and the guest has a quota over
+ * all its queues; a page that cannot be mapped now is no error: its request is copied instead.  A
+ * full table takes 84 KiB, so it has memory only as long as pages are mapped.
  *
  * Pages are mapped for the CPU, one by one, or for devices: then a pass's new ones are mapped by
  * the share's next flush, all at once, and a page that several requests of the pass name is among
@@ -55,16 +56,15 @@ struct blkif_maps {
 	uint64_t retry_at_ns; /* after a failure, nothing is mapped until then */
 	struct list free;
 	struct list unused; /* the longest unused first */
-	struct blkif_map *entries;
+	/* Both come as pages are mapped, and go when none is any more. */
+	struct blkif_maps_chunk *chunks; /* of entries */
 	struct blkif_map **buckets;
+	uint32_t nr_entries;
 };
 
-/*
- * Maps for devices, if @dma, else for the CPU. Returns 0 or -ENOMEM. @share and @guest stay the
- * caller's.
- */
-int blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		    struct blkif_guest *guest, bool dma);
+/* Maps for devices, if @dma, else for the CPU. @share and @guest stay the caller's. */
+void blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
+		     struct blkif_guest *guest, bool dma);
 /* Unmaps all; none may be in use. As blkif_maps_expire(), not while others add to the share. */
 void blkif_maps_fini(struct blkif_maps *maps);
 

@@ -300,10 +300,8 @@ int blkif_queue_start(struct blkif_queue *q)
 	if (rc)
 		return rc;
 	if (q->keeps_maps)
-		rc = blkif_maps_init(&q->maps, blkif_engine_share(q->opts.engine), q->opts.peer,
-				     q->opts.guest, q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT);
-	if (rc)
-		goto no_maps;
+		blkif_maps_init(&q->maps, blkif_engine_share(q->opts.engine), q->opts.peer,
+				q->opts.guest, q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT);
 	rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
 	if (rc)
 		goto no_channel;
@@ -312,7 +310,6 @@ int blkif_queue_start(struct blkif_queue *q)
 no_channel:
 	if (q->keeps_maps)
 		blkif_maps_fini(&q->maps);
-no_maps:
 	blkif_bounce_leave(q);
 	return rc;
 }
