@@ -118,7 +118,7 @@ class Change:
         unit = METRICS[self.metric][1]
         return [self.job, self.way, f"{self.metric}{f' ({unit})' if unit else ''}",
                 stats.figure(self.old), stats.figure(self.new), percent,
-                counted if noise is None else f"{noise * 100:.1f} %"]
+                counted if noise is None else f"{stats.figure(noise * 100)} %"]
 
 
 def series(results):

@@ -139,9 +139,9 @@ def make(folder, module_of):
         try:
             markdown, pictures = module.section(found[part])
             goals += module.goals(found[part])
-        except KeyError as missing:
-            raise Failure(f"{part}.json lacks {missing}, which the report needs: measure again "
-                          f"(bench {part})") from None
+        except (AttributeError, LookupError, TypeError) as error:
+            raise Failure(f"{part}.json lacks what the report shows of it ({error!r}): "
+                          f"measure all of it again (bench {part})") from error
         sections += [f"## {HEADS[part]}", "", markdown.strip(), ""]
         for picture in pictures:
             if not picture.name.startswith(f"{part}-"):

@@ -87,6 +87,16 @@ def tics(axis, places):
                                            for label, at in places) + ")"
 
 
+def logarithmic(axis, least, most):
+    """An axis from about LEAST to about MOST, with marks at 1, 2, 5, 10, ... as far as they fit."""
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
+    digits = (1, 2, 5) if len(decades) <= 5 else (1,)
+    marks = [digit * 10.0**power for power in decades for digit in digits]
+    return [f"set logscale {axis} 10",
+            f"set {axis}range [{number(least * 0.9)}:{number(most * 1.1)}]",
+            tics(axis, [(f"{mark:g}", mark) for mark in marks])]
+
+
 def finish(lines, commands):
     return "\n".join([*lines, "plot " + ", \\\n     ".join(commands)]) + "\n"
 
@@ -106,8 +116,10 @@ def unit_for(greatest):
 def lines(name, title, x_label, y_label, series, log_x=True, log_y=False):
     """A line a way over what was varied: SERIES is {way: [(x, y) or (x, y, low, high), ...]}.
 
-    With least and greatest, they are drawn as bars.
+    With least and greatest, they are drawn as bars.  Where LOG_Y, 0 has no place and is left out.
     """
+    series = {way: [point for point in points if not log_y or min(point[1:]) > 0]
+              for way, points in series.items()}
     series = {way: points for way, points in series.items() if points}
     if not series:
         raise Failure(f"{name}.svg: nothing to draw")
@@ -121,7 +133,7 @@ def lines(name, title, x_label, y_label, series, log_x=True, log_y=False):
     # What was varied is named where it was measured, as far as it fits.
     shown = places if len(places) <= 14 else places[::math.ceil(len(places) / 14)]
     script.append(tics("x", [(label_of(x), x) for x in shown]))
-    script.append("set logscale y" if log_y else "set yrange [0:*]")
+    script += logarithmic("y", min(values), max(values)) if log_y else ["set yrange [0:*]"]
     commands = []
     for index, (way, points) in enumerate(series.items()):
         script += block(f"d{index}", [[x, *(value / unit for value in rest)]
@@ -153,10 +165,7 @@ def cdf(name, title, curves):
     heights = [(word, nines(fraction)) for word, fraction in NINES if nines(fraction) <= top + 0.3]
     least = min(points[0][0] for points in curves.values())
     most = max(points[-1][0] for points in curves.values())
-    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-    marks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
-    script += ["set logscale x 10", f"set xrange [{number(least * 0.9)}:{number(most * 1.1)}]",
-               tics("x", [(f"{mark:g}", mark) for mark in marks]),
+    script += [*logarithmic("x", least, most),
                f"set yrange [0:{number(max(top, heights[-1][1]) * 1.02 + 0.01)}]",
                tics("y", heights)]
     commands = []

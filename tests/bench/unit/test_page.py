@@ -81,7 +81,7 @@ class Pages(Folder):
             def goals(got):
                 return [got.settings["seconds"]]
 
-        with self.assertRaisesRegex(Failure, "lab.json lacks 'seconds'"):
+        with self.assertRaisesRegex(Failure, "lab.json lacks .*'seconds'"):
             self.make(Wanting)
 
     def test_machines_are_told_apart(self):
@@ -124,6 +124,14 @@ class Pictures(Folder):
             self.assertTrue(f">{piece}<" in text, piece)
         self.assertFalse(">none<" in text)
         self.assertTrue("rgb(  0, 114, 178)" in text and "rgb(213,  94,   0)" in text)
+
+    def test_logarithms_leave_out_nothing_but_zero(self):
+        plot = plots.lines("native-g", "", "", "", {"null": [(1, 0), (2, 0.3), (4, 40)]}, log_y=True)
+        self.assertNotIn("\n1 0\n", plot.script)
+        self.assertIn('"0.5" 0.5, "1" 1, "2" 2, "5" 5, "10" 10, "20" 20', plot.script)
+        self.picture(plot)
+        wide = plots.lines("native-g", "", "", "", {"null": [(1, 0.3), (4, 1e5)]}, log_y=True)
+        self.assertIn('"1" 1, "10" 10, "100" 100', wide.script)
 
     def test_cdf_is_without_the_last(self):
         text = self.picture(plots.cdf("lab-b", "Latency", {"dma": CURVE, "gone": [[5, 1]]}))
