@@ -198,7 +198,8 @@ def tell_part(part, before, after, everything=False):
     if unknown:
         lines.append(f"Of {unknown} the noise is unknown, since there are too few rounds (five on "
                      "both sides are enough): they are not judged.")
-    drift = [f"{metric} {math.expm1(machine.moved(metric)[1]) * 100:.1f} %" for metric in METRICS
+    drift = [f"{metric} {math.expm1(machine.moved(metric)[1]) * 100:.1f} %"
+             for metric in dict.fromkeys(change.metric for change in found)
              if machine.moved(metric)[1]]
     if drift:
         lines.append("What is not Sluice's went this far by itself (nine in ten): "
@@ -212,7 +213,7 @@ def tell_part(part, before, after, everything=False):
     for name, group in groups:
         if group:
             group.sort(key=Change.size, reverse=True)
-            lines += ["", f"## {name}", table(heads, [change.row() for change in group])]
+            lines += ["", f"## {name}", table(heads, [change.row() for change in group]).rstrip()]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -121,7 +121,8 @@ class Text(unittest.TestCase):
         self.assertTrue(better < text.index("| job-2 | dma | iops")
                         < text.index("| job-1 | dma | iops"))
         self.assertNotIn("In the noise", text)
-        self.assertIn("| job-2 | dma | iops (/s) | 1976 | 7895 | +299.5 % | 7.75 % |", text)
+        self.assertIn("(nine in ten): iops 3.8 %, p50_us 3.8 %, dom0_us 4.8 %.", text)
+        self.assertIn("| job-2 | dma | iops (/s) | 1976 | 7895 | +299.5 % | 7.81 % |", text)
 
     def test_all_on_demand(self):
         run = {"lab": made_up.results(1)}
