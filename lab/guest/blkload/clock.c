@@ -6,15 +6,18 @@
  * read for themselves (in PV guests under Xen, for one), each time is a system call; at some tens
  * of microseconds in an emulated guest that would be more than the disk takes, and the figures
  * would be those of the clock.  So what measures reads the processor's time stamp counter, if it
- * proves to go at a steady pace: once before the load, in two intervals that have to agree, and
- * once more over the whole of it.  What verifies is in no hurry, and keeps to the system's clock.
+ * proves to go at a steady pace: before the load, in two intervals that have to agree, and over all
+ * of it.  The tolerance is wide: in a guest whose host is busy it is the system's clock that
+ * wavers, by ten percent and more over such short intervals.  Only the pace over the whole run is
+ * what latencies are converted by.  What verifies is in no hurry, and its ticks are the system's
+ * nanoseconds.
  */
 #include <time.h>
 
 #include "load.h"
 
 #define INTERVAL_NS 10000000 /* of calibration */
-#define TOLERANCE   0.1
+#define TOLERANCE   0.3
 
 struct instant {
 	uint64_t ticks;

@@ -6,6 +6,14 @@
 
 : >/run/results
 
+flush() { # ARGUMENT..., of which some are disks
+	for flush_disk; do
+		case $flush_disk in
+		/dev/*) must sync "$flush_disk" ;;
+		esac
+	done
+}
+
 for disk in $(grep -o 'xvd[a-z]$' /proc/partitions); do
 	# What is done for the first time is not what is measured.
 	blkload --block 4k-128k --depth 32 --requests 500 --length 64M "/dev/$disk" >/dev/null ||
@@ -28,6 +36,9 @@ while read round job way arguments; do
 		# shellcheck disable=SC2086 # the words of the line
 		blkload --announce "$round $job $way" --interrupts blkif --histogram $arguments \
 			>>/run/results || fail "$round $job $way: blkload $arguments"
+		# What a server still keeps in memory shall not be written while the next one is measured.
+		# shellcheck disable=SC2086
+		flush $arguments
 		;;
 	esac
 done </lab/plan

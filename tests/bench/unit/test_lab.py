@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The lab's plan, and what is made of the lines that a run leaves."""
+import json
+import pathlib
+import tempfile
+import unittest
+
+from . import made_up  # noqa: F401 (finds benchlib)
+from benchlib import lab
+from benchlib.machine import Failure
+
+JOB = "4k-randread-batch32"
+MS = 1_000_000
+
+
+def counters(wall, **more):
+    zero = dict.fromkeys(["guest_ns", "dom0_ns", "idle_ns", "work_ns", "blkback_ns", "qemu_ns",
+                          "sluiced_ns", "blkif-backend", "evtchn:xen-qemu", "evtchn:sluiced"], 0)
+    return {**zero, "wall_ns": wall, "cpus": 2, **more}
+
+
+class Left:
+    """What a run leaves: files in a folder."""
+
+    def __init__(self, case):
+        place = tempfile.TemporaryDirectory()
+        case.addCleanup(place.cleanup)
+        self.folder = pathlib.Path(place.name)
+        self.lines = {"counters": [], "guest-guest.log": ["Linux", "@measured-not {"],
+                      "dom0-results": [], "versions": ["xen 4.17.7", "qemu QEMU version 7.2.22 (D)"]}
+
+    def count(self, when, counted):
+        self.lines["counters"].append(json.dumps({"at": when, **counted}))
+
+    def measure(self, number, job, way, iops, histogram, **more):
+        one = {"announced": f"{number} {job} {lab.token(way)}", "requests": iops * 2,
+               "seconds": 2.0, "p50_us": 10, "p99_us": None, "histogram": histogram, **more}
+        if way in ("dom0", "driver"):
+            self.lines["dom0-results"].append(json.dumps(one))
+        else:
+            self.lines["guest-guest.log"].append("@measured " + json.dumps(one) + "\r")
+
+    def read(self):
+        for name, lines in self.lines.items():
+            (self.folder / name).write_text("".join(f"{line}\n" for line in lines))
+        return lab.read(self.folder)
+
+
+class Plan(unittest.TestCase):
+    def test_every_way_does_every_job_in_every_round(self):
+        lines = [line.split() for line in lab.plan(list(lab.JOBS), 5)]
+        for number in range(1, 6):
+            for job in lab.JOBS:
+                done = [words[2] for words in lines if words[:2] == [str(number), job]]
+                self.assertCountEqual(done, map(lab.token, lab.ways_of(job)))
+
+    def test_orders_differ(self):
+        lines = [line.split() for line in lab.plan([JOB], 5)]
+        orders = {tuple(words[2] for words in lines if words[0] == str(number))
+                  for number in range(1, 6)}
+        self.assertEqual(len(orders), 5)
+
+    def test_no_two_ways_share_a_disk(self):
+        disks = "".join(lab.DISKS.values())
+        self.assertEqual(len(disks), len(set(disks)))
+        four = [line for line in lab.plan(["4k-randread-batch32-4disks"], 1) if " blkback " in line]
+        self.assertTrue(four[0].endswith("/dev/xvde /dev/xvdf /dev/xvdg /dev/xvdh"))
+
+    def test_an_unknown_job_is_refused(self):
+        with self.assertRaisesRegex(Failure, "no job 'nonesuch'"):
+            lab.run(type("Args", (), {"only": ["nonesuch"], "rounds": 1}))
+
+
+class Read(unittest.TestCase):
+    def test_costs_are_what_grew_without_what_rest_costs(self):
+        left = Left(self)
+        left.count("begin 1 idle none", counters(0))
+        left.count("end 1 idle none", counters(1000 * MS, dom0_ns=100 * MS, guest_ns=10 * MS))
+        base = counters(5000 * MS, dom0_ns=900 * MS, idle_ns=7 * MS, sluiced_ns=3 * MS)
+        left.count(f"begin 1 {JOB} dma", base)
+        left.count(f"end 1 {JOB} dma", {
+            **base, "wall_ns": 7000 * MS, "dom0_ns": 2100 * MS, "guest_ns": 520 * MS,
+            "idle_ns": 2007 * MS, "sluiced_ns": 803 * MS, "work_ns": 400 * MS,
+            "blkback_ns": 99 * MS, "evtchn:sluiced": 50})
+        left.measure(1, JOB, "dma", 500, [20, 1000], interrupts=250)
+        results = left.read()
+        self.assertEqual(results.samples[0]["v"], {
+            "iops": 500, "p50_us": 10, "dom0_us": 1000, "guest_us": 500, "server_us": 800,
+            "work_us": 400, "busy_us": 2000, "notifications": 0.25, "kicks": 0.05})
+        self.assertEqual(results.versions["xen-block (QEMU)"], "7.2.22")
+
+    def test_percentiles_are_of_all_rounds_and_need_a_hundred_beyond(self):
+        left = Left(self)
+        for number in 1, 2:
+            left.measure(number, JOB, "dma", 2500, [10, 4900, 500, 99 + number])
+        left.measure(1, JOB, "copy", 2500, [10, 4900, 500, 100])
+        merged = lab.percentiles(left.read())
+        self.assertAlmostEqual(merged[JOB, "dma"]["p50_us"], 10, delta=0.3)
+        self.assertAlmostEqual(merged[JOB, "dma"]["p99_us"], 500, delta=12)
+        self.assertIsNone(merged[JOB, "dma"]["p99_9_us"])
+        self.assertIsNone(merged[JOB, "copy"]["p99_us"])
+
+    def test_what_measured_the_clock_does_not_count(self):
+        left = Left(self)
+        left.measure(1, JOB, "dma", 500, [20, 1000], clock="system")
+        left.measure(2, JOB, "dma", 500, [20, 1000], clock="tsc")
+        results = left.read()
+        self.assertEqual([sample["round"] for sample in results.samples], [2])
+        self.assertIn("Not counted are 1", lab.section(results)[0])
+
+    def test_a_broken_line_is_told(self):
+        left = Left(self)
+        left.lines["counters"].append('{"at":"begin 1')
+        with self.assertRaisesRegex(Failure, "no JSON"):
+            left.read()
+
+    def test_nothing_measured_is_told(self):
+        with self.assertRaisesRegex(Failure, "no measurements"):
+            Left(self).read()
+
+
+class Goals(unittest.TestCase):
+    def goal(self, name, **rates):
+        left = Left(self)
+        for way, iops in rates.items():
+            for number in 1, 2, 3:
+                left.measure(number, JOB, way.replace("_", "-"), iops * number, [10, 100])
+        return {goal.name: goal for goal in lab.goals(left.read())}[name]
+
+    def test_the_better_of_the_others_counts(self):
+        goal = self.goal(f"lab-{JOB}-of-best", dma=300, blkback=100, xen_block=250)
+        self.assertAlmostEqual(goal.measured, 1.2)
+        self.assertEqual(goal.wanted, 1.5)
+        self.assertFalse(goal.met)
+
+    def test_most_of_what_the_drive_gives_is_enough(self):
+        goal = self.goal(f"lab-{JOB}-of-best", dma=260, blkback=200, dom0=300)
+        self.assertAlmostEqual(goal.wanted, 0.85 * 1.5)
+        self.assertTrue(goal.met)
+
+    def test_what_is_wanted(self):
+        self.assertEqual([lab.wanted_of(name) for name in (
+            "4k-read-batch32", "4k-write-4x8", "4k-randread-depth1", "1m-read-4jobs")],
+            [1.5, 1.2, 2.0, 1.5])
+
+    def test_the_tail_may_vary_as_the_others_rounds_do(self):
+        left = Left(self)
+        for number, p99 in ((1, 90), (2, 100), (3, 110)):
+            left.measure(number, JOB, "dma", 10000, [10, 19700, 105, 300], p99_us=105)
+            left.measure(number, JOB, "blkback", 10000, [10, 19700, 100, 300], p99_us=p99)
+        goal = {goal.name: goal for goal in lab.goals(left.read())}[f"lab-{JOB}-p99-of-best"]
+        self.assertAlmostEqual(goal.wanted, 1.1)
+        self.assertAlmostEqual(goal.measured, 1.05, delta=0.03)
+
+
+if __name__ == "__main__":
+    unittest.main()
