@@ -64,6 +64,13 @@ static inline uint64_t near_clock_look(struct near_clock *c)
 	return near_clock_look_at(c, near_clock_ticks());
 }
 
+/* Has the next answers be looks, until the pace was measured anew. */
+static inline void near_clock_forget_pace(struct near_clock *c)
+{
+	c->window_ticks = 0;
+	c->measure_ns = 0;
+}
+
 static inline uint64_t near_clock_tell(struct near_clock *c)
 {
 	return near_clock_tell_at(c, near_clock_ticks());

@@ -457,8 +457,11 @@ void reactor_run(struct reactor *r)
 
 bool reactor_step(struct reactor *r)
 {
-	bool did = run_messages(r);
+	bool did;
 
+	/* Whoever steps may have made the clock stand, or go as he likes. */
+	near_clock_forget_pace(&r->clock);
+	did = run_messages(r);
 	read_clock(r);
 	did |= check_descriptors(r, 0);
 	did |= fire_timers(r);

@@ -123,6 +123,22 @@ static void test_counter_jumps(void **state)
 	}
 }
 
+static void test_pace_is_forgotten(void **state)
+{
+	struct near_clock c = {0};
+	uint64_t ticks = 1;
+
+	go_on(&c, 10 * NSEC_PER_MSEC, &ticks, right_step, near_ns);
+	looks = 0;
+	near_clock_forget_pace(&c);
+	for (unsigned i = 1; i <= 1000; i++) {
+		near_clock_tell_at(&c, ticks);
+		assert_int_equal(looks, i);
+		true_ns += NSEC_PER_USEC;
+		ticks += right_step;
+	}
+}
+
 /* The real counter and the real clock have to agree somewhere: here is what they are called. */
 static void test_ticks_move(void **state)
 {
@@ -140,6 +156,7 @@ int main(void)
 		cmocka_unit_test_setup(test_looks_until_pace_is_known, setup),
 		cmocka_unit_test_setup(test_counter_changes_pace, setup),
 		cmocka_unit_test_setup(test_counter_jumps, setup),
+		cmocka_unit_test_setup(test_pace_is_forgotten, setup),
 		cmocka_unit_test(test_ticks_move),
 	};
 
