@@ -226,6 +226,20 @@ static void scan_all(struct xen_backend *be)
 	}
 }
 
+/* A domain's devices were made, or removed, all at once. */
+static void scan_one_domain(struct xen_backend *be, const char *kind, uint32_t domid)
+{
+	struct scan scan = {.kind = kind};
+	struct list *pos;
+
+	list_for_each (pos, &be->vbds) {
+		struct vbd *v = list_entry(pos, struct vbd, node);
+
+		v->dirty |= v->domid == domid;
+	}
+	scan_domain(be, domid, &scan);
+}
+
 static void evaluate_dirty(struct xen_backend *be)
 {
 	struct list *pos, *next;
@@ -256,7 +270,7 @@ static void take_event(struct xen_backend *be, const char *path, const char *tok
 			struct vbd *v = list_entry(pos, struct vbd, node);
 
 			if (!strcmp(v->dir, token))
-				v->dirty = true;
+				v->dirty = v->stirred = true;
 		}
 		return;
 	}
@@ -266,7 +280,12 @@ static void take_event(struct xen_backend *be, const char *path, const char *tok
 		xen_backend_meet(be, token, domid, devid);
 		return;
 	}
-	/* Something above the devices: a domain has come or gone. */
+	/* Other domains have nothing to do with one that comes or goes. */
+	if (!strncmp(path, prefix, len) && parse_u32(path + len, DOMID_MAX, &domid)) {
+		scan_one_domain(be, token, domid);
+		return;
+	}
+	/* Something above them. */
 	list_for_each (pos, &be->vbds)
 		list_entry(pos, struct vbd, node)->dirty = true;
 	be->rescan = true;

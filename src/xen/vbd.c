@@ -417,6 +417,7 @@ static void start_connection(struct vbd *v)
 		.spin_max_ns = be->opts.spin_max_ns,
 		.label = v->label,
 	};
+	v->stirred = false;
 	rc = vbd_read_keys(v, &keys, &err);
 	queue->sharing = vbd_get_sharing(v, keys.persistent);
 	if (queue->sharing == BLKIF_SHARE_DMA || queue->sharing == BLKIF_SHARE_DMA_PERSISTENT)
@@ -479,10 +480,15 @@ static void check_keys(struct vbd *v)
 			connect_vbd(v);
 		return;
 	}
-	/* Keys that cannot be read now, or make no sense, are no reason to take a disk away. */
-	if (vbd_read_keys(v, &keys, &err) || connection_has_keys(v->conn, &keys))
+	/* There are many of them, and most of what makes us look is nothing of the frontend's. */
+	if (!v->stirred)
 		return;
-	disconnect(v);
+	/* Keys that cannot be read now, or make no sense, are no reason to take a disk away. */
+	if (vbd_read_keys(v, &keys, &err))
+		return;
+	v->stirred = false;
+	if (!connection_has_keys(v->conn, &keys))
+		disconnect(v);
 }
 
 /* Removes what the frontend or the toolstack has left of us. */

@@ -51,6 +51,7 @@ struct vbd {
 	char frontend[STORE_PATH_MAX]; /* and the frontend's */
 	char label[64];
 	bool dirty;
+	bool stirred; /* the frontend has written its state since its keys were last read */
 
 	uint32_t state;          /* ours, as we wrote it or found it */
 	uint32_t frontend_state; /* as last seen */

@@ -3,6 +3,7 @@
 #include "world.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,6 +219,60 @@ static void mapping_fails_for_want_of_room(void **state)
 	assert_refused_and_recovers(g);
 }
 
+/* Others' news */
+
+/* How often sluiced reads what a disk of that domain has, or its keys, in xenstore. */
+static atomic_uint reads_of_guest, reads_of_ring;
+
+static void count_reads(void *arg, bool write, const char *path)
+{
+	if (write)
+		return;
+	if (strstr(path, "/vbd/5/") || strstr(path, "/domain/5/"))
+		reads_of_guest++;
+	if (strstr(path, "/ring-ref"))
+		reads_of_ring++;
+}
+
+/* With many disks, each one that comes or goes would cost as many looks. */
+static void others_disks_are_not_looked_at(void **state)
+{
+	reads_of_guest = 0;
+	world_connect();
+	world_settle();
+	double_on_store(count_reads, NULL);
+	guest_create(&world.other, &world.host, WORLD_OTHER,
+		     &(struct disk_opts){.target = "none", .instance = "sluice"});
+	assert_true(world_wait_error(&world.other));
+	toolstack_remove_by_force(&world.other.disk);
+	xs_rm(world.host.xs, XBT_NULL, "/local/domain/0/backend/vbd/6");
+	world_settle();
+	double_on_store(NULL, NULL);
+	assert_int_equal(reads_of_guest, 0);
+	assert_int_equal(world_disks(world.daemon), 1);
+	world_assert_works(&world.guest);
+}
+
+/* What somebody writes to our own directory says nothing new of the frontend's keys. */
+static void keys_are_read_when_their_owner_says(void **state)
+{
+	struct guest *g = &world.guest;
+
+	reads_of_guest = reads_of_ring = 0;
+	world_connect();
+	world_settle();
+	double_on_store(count_reads, NULL);
+	disk_write(&g->disk, g->disk.back, "online", "1");
+	world_settle();
+	assert_true(reads_of_guest > 0);
+	assert_int_equal(reads_of_ring, 0);
+	guest_set_state(g, 4);
+	world_settle();
+	double_on_store(NULL, NULL);
+	assert_true(reads_of_ring > 0);
+	world_assert_works(g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -228,6 +283,8 @@ int main(void)
 		world_test(full_stores_are_survived),
 		world_test(failing_reads_take_no_disk_away),
 		world_test(mapping_fails_for_want_of_room),
+		world_test(others_disks_are_not_looked_at),
+		world_test(keys_are_read_when_their_owner_says),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
