@@ -3,13 +3,13 @@
  * Has callgrind count the backend's instructions of a request, and of nothing else.
  *
  *	valgrind --tool=callgrind --collect-atstart=no --instr-atstart=no
- *		instructions BDEV WAY DEPTH
+ *		instructions BDEV WAY DEPTH PAGES
  *
  * The backend's reactor is the real one and has no thread of its own: a stepper gives it turns
  *until the disk is connected, and from then on this program does, one turn at a time.  A frontend
- *puts DEPTH requests into the ring, the reactor has its turn (counted), the frontend takes the
- *responses; so each request costs the same each time, and figures of two commits can be compared to
- *the digit. Two profiles are dumped: "work", and "vain" of turns without a request.
+ *puts DEPTH requests of PAGES pages into the ring, the reactor has its turn (counted), the frontend
+ * takes the responses; so each request costs the same each time, and figures of two commits can be
+ * compared to the digit.  Two profiles are dumped: "work", and "vain" of turns without a request.
  *
  * WAY is how data is shared: copy, map, persistent and dma over the double of Xen's libraries,
  *whose calls are counted and whose instructions are not (the linker puts us in between); direct
@@ -36,8 +36,9 @@ enum {
 	GUEST = 5,
 	PAGE = BLKIF_PAGE_SIZE,
 	DEPTH_MAX = 32,
-	WARM_UP = 2048, /* requests */
-	REQUESTS = 4096,
+	PAGES_MAX = 32, /* as Linux's frontend asks for */
+	WARM_UP = 2048, /* pages */
+	COUNTED = 4096,
 	VAIN = 1024, /* turns */
 	BOUNCE_PAGES = 4096,
 	GUEST_MAPS = 8192,
@@ -64,7 +65,7 @@ static struct {
 	unsigned outstanding;
 	uint64_t sector;
 	struct front_req reqs[DEPTH_MAX];
-	struct blkif_wire_segment segments[DEPTH_MAX];
+	struct blkif_wire_segment segments[DEPTH_MAX][PAGES_MAX];
 } bench;
 
 /* Only the thread that steps, and only within a turn that counts. */
@@ -263,7 +264,7 @@ static void start_door(void *arg)
 
 static void connect_segment(void)
 {
-	struct front_segment_opts opts = {.queues = 1};
+	struct front_segment_opts opts = {.queues = 1, .max_segments = PAGES_MAX};
 	char where[128];
 
 	snprintf(where, sizeof(where), "unix:%s/bench.sock", bench.host.root);
@@ -281,25 +282,26 @@ static void request_is_done(struct front_req *req)
 	bench.outstanding--;
 }
 
-static void make_requests(unsigned depth)
+static void make_requests(unsigned depth, unsigned pages)
 {
 	for (unsigned i = 0; i < depth; i++) {
-		struct blkif_wire_segment *segment = &bench.segments[i];
-		uint32_t ref;
-		void *page;
+		struct blkif_wire_segment *segments = bench.segments[i];
+		uint32_t refs[PAGES_MAX];
+		void *at;
 
 		if (bench.segment)
-			page = front_segment_pages_alloc(bench.segment, 1, &ref);
+			at = front_segment_pages_alloc(bench.segment, pages, refs);
 		else
-			page = bench.guest.ops.pages_alloc(&bench.guest, 1, false, &ref);
-		if (!page)
+			at = bench.guest.ops.pages_alloc(&bench.guest, pages, false, refs);
+		if (!at)
 			die("no pages");
-		segment->gref = ref;
-		segment->last_sect = PAGE / BLKIF_SECTOR_SIZE - 1;
+		for (unsigned n = 0; n < pages; n++)
+			segments[n] = (struct blkif_wire_segment){
+				.gref = refs[n], .last_sect = PAGE / BLKIF_SECTOR_SIZE - 1};
 		bench.reqs[i] = (struct front_req){
 			.op = BLKIF_READ,
-			.segments = segment,
-			.nr_segments = 1,
+			.segments = segments,
+			.nr_segments = pages,
 			.done = request_is_done,
 		};
 	}
@@ -326,8 +328,8 @@ static void serve(unsigned depth, unsigned requests, bool count)
 
 		for (unsigned i = 0; i < depth; i++) {
 			bench.reqs[i].sector = bench.sector;
-			bench.sector = (bench.sector + PAGE / BLKIF_SECTOR_SIZE) %
-				       (DISK_BYTES / BLKIF_SECTOR_SIZE);
+			bench.sector += bench.reqs[i].nr_segments * (PAGE / BLKIF_SECTOR_SIZE);
+			bench.sector %= DISK_BYTES / BLKIF_SECTOR_SIZE;
 			if (front_submit(bench.front, &bench.reqs[i]))
 				die("the ring is full");
 		}
@@ -362,17 +364,19 @@ static const struct guest_way *way_of(const char *name)
 
 int main(int argc, char **argv)
 {
-	unsigned depth = argc == 4 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
-	bool direct = argc == 4 && !strcmp(argv[2], "direct");
+	unsigned depth = argc == 5 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
+	unsigned pages = argc == 5 ? (unsigned)strtoul(argv[4], NULL, 10) : 0;
+	bool direct = argc == 5 && !strcmp(argv[2], "direct");
 
-	if (argc == 4)
+	if (argc == 5)
 		guest_way = way_of(argv[2]);
-	if (!depth || depth > DEPTH_MAX || !guest_way ||
-	    (strcmp(argv[1], "null") && strcmp(argv[1], "ram"))) {
+	/* The disk's size is a multiple of each request's, so that none crosses its end. */
+	if (!depth || depth > DEPTH_MAX || !pages || pages > PAGES_MAX || pages & (pages - 1) ||
+	    !guest_way || (strcmp(argv[1], "null") && strcmp(argv[1], "ram"))) {
 		fprintf(stderr,
-			"usage: instructions null|ram copy|map|persistent|dma|direct DEPTH\n"
-			"DEPTH is at most %d.\n",
-			DEPTH_MAX);
+			"usage: instructions null|ram copy|map|persistent|dma|direct DEPTH PAGES\n"
+			"DEPTH is at most %d, PAGES a power of two of at most %d.\n",
+			DEPTH_MAX, PAGES_MAX);
 		return 2;
 	}
 	bench.bdev = argv[1];
@@ -390,14 +394,14 @@ int main(int argc, char **argv)
 		connect_guest();
 	atomic_store(&bench.stepping, false);
 	pthread_join(bench.stepper, NULL);
-	make_requests(depth);
+	make_requests(depth, pages);
 
 	CALLGRIND_START_INSTRUMENTATION;
-	serve(depth, WARM_UP, false);
+	serve(depth, WARM_UP / pages, false);
 	CALLGRIND_ZERO_STATS;
-	serve(depth, REQUESTS, true);
+	serve(depth, COUNTED / pages, true);
 	CALLGRIND_DUMP_STATS_AT("work");
-	printf("requests %d\nturns %lu\nhypercalls %lu\nvain %d\n", REQUESTS,
+	printf("requests %u\nturns %lu\nhypercalls %lu\nvain %d\n", COUNTED / pages,
 	       (unsigned long)bench.turns, (unsigned long)bench.hypercalls, VAIN);
 	for (unsigned i = 0; i < VAIN; i++)
 		take_turn(true);

@@ -56,7 +56,7 @@ class Profile:
         self.own = self.net(work.own, vain.own, counts)
         self.inclusive = self.net(work.inclusive, vain.inclusive, counts)
         self.instructions = sum(cost[0] for name, cost in self.own.items() if not BULK.match(name))
-        self.misses = sum(cost[1] for cost in self.own.values())
+        self.misses = max(0, sum(cost[1] for cost in self.own.values()))
         self.hypercalls = counts["hypercalls"] / counts["requests"]
 
     @staticmethod
@@ -73,13 +73,13 @@ class Profile:
                 for name in names if self.own[name][0] >= 0.5]
 
     @classmethod
-    def measure(cls, program, disk, way, depth):
+    def measure(cls, program, disk, way, depth, pages=1):
         """Runs the program under callgrind, which is slow: some seconds."""
-        what = f"{disk} {way} {depth}"
+        what = f"{disk} {way} {depth} {pages}"
         with tempfile.TemporaryDirectory(prefix="bench-callgrind-") as folder:
             command = ["valgrind", "--tool=callgrind", "--collect-atstart=no", "--instr-atstart=no",
                        "--cache-sim=yes", "--compress-strings=no", "--compress-pos=no",
-                       f"--callgrind-out-file={folder}/out", str(program), disk, way, str(depth)]
+                       f"--callgrind-out-file={folder}/out", str(program), *what.split()]
             try:
                 done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, text=True,
                                       check=False, stdin=subprocess.DEVNULL)

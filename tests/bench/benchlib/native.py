@@ -43,10 +43,13 @@ ENGINES = {"fio io_uring": "io_uring", "fio libaio": "libaio"}
 FILE_LOADS = [("4k", "randread", 1), ("4k", "randread", 32), ("1m", "read", 1), ("1m", "read", 32)]
 FIO_PERCENTILES = [1, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99]
 
-COUNTED = [("null", way, depth) for way in ("copy", "map", "persistent", "dma", "direct")
-           for depth in (1, 32)] + [("ram", way, 32) for way in ("copy", "map", "direct")]
+# What is counted: bdev, way, depth, pages of a request.
+WAYS = ["copy", "map", "persistent", "dma", "direct"]
+COUNTED = [*(("null", way, depth, 1) for way in WAYS for depth in (1, 32)),
+           *(("null", way, 8, 32) for way in WAYS),
+           *(("ram", way, 32, 1) for way in ("copy", "map", "direct"))]
 COUNTED_FUNCTIONS = 12
-SHOWN_FUNCTIONS = [("null", "copy", 32), ("null", "dma", 32), ("null", "direct", 32)]
+SHOWN_FUNCTIONS = [("null", "copy", 32, 1), ("null", "dma", 32, 1), ("null", "direct", 32, 1)]
 
 
 def size_name(size):
@@ -102,8 +105,8 @@ def file_job(block, rw, depth):
     return f"file-{block}-{rw}-depth-{depth}"
 
 
-def counted_job(disk, depth):
-    return f"instructions-{disk}-4k-depth-{depth}"
+def counted_job(disk, depth, pages):
+    return f"instructions-{disk}-{size_name(pages * 4 * KIB)}-depth-{depth}"
 
 
 def pick(names, wanted):
@@ -154,7 +157,7 @@ class Daemon:
         try:
             with open(f"{self.folder}/log", "w", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
-                    [str(self.build / "src/sluiced/sluiced"), "--name", "bench", "--socket", self.socket,
+                    [str(self.build / "src/sluiced/sluiced"), "--name", os.path.basename(self.folder), "--socket", self.socket,
                      "--state", f"{self.folder}/state.json", "--cpumask", f"{1 << BACKEND_CPU:x}",
                      "--backend", "none"], stderr=log)
             self.wait_for(self.socket)
@@ -346,9 +349,9 @@ def measure_files(results, build, loads, rounds):
 def measure_instructions(results, build, counted):
     say("instructions")
     call(["ninja", "-C", build, "tests/bench/instructions"], timeout=600)
-    for disk, way, depth in counted:
-        profile = Profile.measure(build / "tests/bench/instructions", disk, way, depth)
-        job = counted_job(disk, depth)
+    for disk, way, depth, pages in counted:
+        profile = Profile.measure(build / "tests/bench/instructions", disk, way, depth, pages)
+        job = counted_job(disk, depth, pages)
         results.add(job, way, 1, {"instructions": profile.instructions, "hypercalls": profile.hypercalls,
                                   "d1_misses": profile.misses})
         results.table(f"functions {job} {way}", ["function", "instructions", "with what it calls"],
@@ -361,10 +364,10 @@ def run(args):
         raise Failure(f"cores {LOAD_CPU} and {BACKEND_CPU} are needed: run where both may be used")
     jobs = load_jobs()
     picked = pick([job.name for job in jobs] + [file_job(*load) for load in FILE_LOADS]
-                  + list(dict.fromkeys(counted_job(disk, depth) for disk, _, depth in COUNTED)), args.only)
+                  + list(dict.fromkeys(counted_job(disk, *size) for disk, _, *size in COUNTED)), args.only)
     jobs = [job for job in jobs if job.name in picked]
     loads = [load for load in FILE_LOADS if file_job(*load) in picked]
-    counted = [one for one in COUNTED if counted_job(one[0], one[2]) in picked]
+    counted = [one for one in COUNTED if counted_job(one[0], *one[2:]) in picked]
     if loads:
         need("fio")
     if counted:
@@ -549,24 +552,24 @@ def show_files(results, pictures):
 
 def show_instructions(results, _):
     rows = []
-    for disk, way, depth in COUNTED:
-        job = counted_job(disk, depth)
+    for disk, way, depth, pages in COUNTED:
+        job = counted_job(disk, depth, pages)
         if results.median(job, way, "instructions") is None:
             continue
-        rows.append([disk, way, depth, *(stats.figure(results.median(job, way, metric))
+        rows.append([size_name(pages * 4 * KIB), disk, way, depth, *(stats.figure(results.median(job, way, metric))
                                          for metric in ("instructions", "hypercalls", "d1_misses"))])
     if not rows:
         return []
     text = ["### Instructions", "",
-            "Of the backend's data path for a read of 4 KiB, counted by callgrind: from ring to device and back, beyond what a pass",
+            "Of the backend's data path for a read, counted by callgrind: from ring to device and back, beyond what a pass",
             "in vain costs. Over the double of Xen's libraries, whose own work is not counted, only how often it was called",
             "(hypercalls); `direct` is a segment. What null clears and ram copies is not in the sums, since callgrind counts each",
             "byte of it as an instruction. Misses are those of a first-level data cache as callgrind simulates it.",
-            table(["bdev", "way", "depth", "instructions", "hypercalls", "cache misses"], rows)]
-    for disk, way, depth in SHOWN_FUNCTIONS:
-        found = results.tables.get(f"functions {counted_job(disk, depth)} {way}")
+            table(["bytes", "bdev", "way", "depth", "instructions", "hypercalls", "cache misses"], rows)]
+    for disk, way, depth, pages in SHOWN_FUNCTIONS:
+        found = results.tables.get(f"functions {counted_job(disk, depth, pages)} {way}")
         if found:
-            text += [f"Where they are: {disk}, {way}, depth {depth}.",
+            text += [f"Where they are: {disk}, {way}, depth {depth}, 4 KiB.",
                      table(found["heads"], [[f"`{name}`", *map(stats.figure, numbers)]
                                             for name, *numbers in found["rows"]])]
     return text
