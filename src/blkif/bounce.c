@@ -324,9 +324,6 @@ bool blkif_bounce_take(struct blkif_io *io)
 				: (io->bytes + PAGE_POOL_PAGE_SIZE - 1) / PAGE_POOL_PAGE_SIZE;
 	if (pages + meta && !hold_pages(io->queue, pages + meta))
 		return false;
-	io->segments = io->direct_segments;
-	io->pages = io->direct_pages;
-	io->iov = io->direct_iov;
 	if (io->req.indirect) {
 		page_pool_take(pool, io->meta, BLKIF_INDIRECT_META_PAGES);
 		io->has_meta = true;
@@ -354,5 +351,6 @@ void blkif_bounce_put(struct blkif_io *io)
 		page_pool_put(pool, io->meta, BLKIF_INDIRECT_META_PAGES);
 		drop_pages(io->queue, BLKIF_INDIRECT_META_PAGES);
 		io->has_meta = false;
+		blkif_io_init(io);
 	}
 }

@@ -37,6 +37,9 @@ struct blkif_engine {
 
 void blkif_engine_release(struct blkif_io *io)
 {
+	/* What is always there was neither mapped nor copied. */
+	if (!io->nr_pages && !io->has_meta)
+		return;
 	blkif_data_unmap(io);
 	blkif_bounce_put(io);
 }
@@ -54,12 +57,25 @@ static void answer_with(struct blkif_engine *e, struct blkif_io *io, enum blkif_
 	stage(io->way == BLKIF_DMA && io->nr_pages ? &e->unmap : &e->answer, io);
 }
 
+/* The device has done all of it. */
+static void data_is_done(struct blkif_engine *e, struct blkif_io *io)
+{
+	if (io->req.kind == BLKIF_KIND_READ && io->way == BLKIF_COPIED)
+		stage(&e->out, io);
+	else
+		answer_with(e, io, BLKIF_OKAY);
+}
+
+/* Nothing but to put it into the next list: the device's driver is in the midst of its work. */
 static void bio_done(struct bdev_io *bio)
 {
 	struct blkif_io *io = container_of(bio, struct blkif_io, bio);
 	struct blkif_engine *e = io->queue->opts.engine;
 
-	stage(&e->finished, io);
+	if (bio->result < 0 || io->has_more)
+		stage(&e->finished, io);
+	else
+		data_is_done(e, io);
 	reactor_poller_wake(&e->poller);
 }
 
@@ -107,6 +123,7 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 	bio->offset = io->req.sector * BLKIF_SECTOR_SIZE;
 	bio->len = io->bytes;
 	bio->secure = io->req.secure;
+	io->has_more = io->req.preflush | io->req.postflush;
 	switch (io->req.kind) {
 	case BLKIF_KIND_FLUSH:
 		bio->op = BDEV_FLUSH;
@@ -116,6 +133,7 @@ static void route(struct blkif_engine *e, struct blkif_io *io)
 	case BLKIF_KIND_DISCARD:
 		bio->op = BDEV_DISCARD;
 		io->bytes = io->req.sectors * BLKIF_SECTOR_SIZE;
+		io->has_more = true;
 		next_discard(io);
 		break;
 	default:
@@ -169,7 +187,7 @@ static void begin(struct blkif_engine *e, struct blkif_io *io)
 		stage(&e->fetch, io);
 }
 
-/* Behind those of its queue that came before, whatever it needs. */
+/* Behind those of its queue that came before and want memory, however little it needs. */
 static void starve(struct blkif_engine *e, struct blkif_io *io)
 {
 	struct blkif_queue *q = io->queue;
@@ -183,7 +201,9 @@ static void starve(struct blkif_engine *e, struct blkif_io *io)
 
 static void take_memory_and_begin(struct blkif_engine *e, struct blkif_io *io)
 {
-	if (list_empty(&io->queue->starved) && blkif_bounce_take(io))
+	if (!io->copy && !io->req.indirect)
+		route(e, io);
+	else if (list_empty(&io->queue->starved) && blkif_bounce_take(io))
 		begin(e, io);
 	else
 		starve(e, io);
@@ -394,10 +414,7 @@ static void device_done(struct blkif_engine *e, struct blkif_io *io)
 			return;
 		}
 	}
-	if (io->req.kind == BLKIF_KIND_READ && io->way == BLKIF_COPIED)
-		stage(&e->out, io);
-	else
-		answer_with(e, io, BLKIF_OKAY);
+	data_is_done(e, io);
 }
 
 static void take_back_finished(struct blkif_engine *e)

@@ -10,7 +10,7 @@
  *   map         its pages have to be mapped for devices
  *   submit      goes to the bdev now
  *   (the bdev)  has it
- *   finished    came back from the bdev
+ *   finished    came back from the bdev with an error, or with more to do there
  *   out         a READ whose data has to be copied out
  *   unmap       its pages have to be unmapped, before it is answered, or copied after all
  *   answer      gets its response

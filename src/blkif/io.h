@@ -50,6 +50,7 @@ struct blkif_io {
 	struct blkif_request req;
 	enum blkif_status status;
 	bool refused;     /* it never reached the device */
+	bool has_more;    /* when the device has done with it, it may not be all */
 	int share_status; /* 0, or the errno of a copy that failed */
 	uint64_t bytes;
 	enum blkif_io_way way;
@@ -59,7 +60,10 @@ struct blkif_io {
 	uint64_t taken_ns;
 	uint64_t failed_ns; /* when the device failed it first; 0: never */
 	struct bdev_io bio;
-	/* These point to what follows, or to the meta pages of an indirect request. */
+	/*
+	 * These point to what follows, except while an indirect request has its meta pages: then
+	 * there.
+	 */
 	struct blkif_wire_segment *segments;
 	void **pages;
 	union {
@@ -75,6 +79,14 @@ struct blkif_io {
 	};
 	struct blkif_io_chunk *chunk; /* of the pool's; NULL: it is its queue's own */
 };
+
+/* Says where its parts are. Once: an io that is done with is as if it were new. */
+static inline void blkif_io_init(struct blkif_io *io)
+{
+	io->segments = io->direct_segments;
+	io->pages = io->direct_pages;
+	io->iov = io->direct_iov;
+}
 
 /* See io_pool.h. */
 struct blkif_io_pool {

@@ -22,6 +22,7 @@ int blkif_io_pool_grow(struct blkif_io_pool *pool)
 		return -ENOMEM;
 	for (unsigned i = 0; i < BLKIF_IO_POOL_CHUNK; i++) {
 		chunk->ios[i].chunk = chunk;
+		blkif_io_init(&chunk->ios[i]);
 		blkif_io_pool_put(pool, &chunk->ios[i]);
 	}
 	list_add_tail(&pool->chunks, &chunk->node);

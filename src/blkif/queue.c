@@ -280,6 +280,7 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 	list_init(&q->starved_node);
 	list_init(&q->node);
 	q->pool = blkif_engine_ios(opts->engine);
+	blkif_io_init(&q->own);
 	for (uint32_t i = 0; i < slots; i++)
 		q->entries[i] = (uint16_t)(slots - 1 - i);
 	*out = q;

@@ -7,11 +7,6 @@
 /* Processors have some dozen lines under way at a time; more would wait, and others with them. */
 enum { PREFETCH_MAX = 16 };
 
-static uint8_t *slot_at(const struct blkif_ring *ring, uint32_t index)
-{
-	return ring->slots_at + (size_t)(index & (ring->slots - 1)) * ring->layout->request_bytes;
-}
-
 int blkif_ring_attach(struct blkif_ring *ring, const struct blkif_layout *layout, void *pages,
 		      unsigned nr)
 {
@@ -41,24 +36,9 @@ int blkif_ring_pending(struct blkif_ring *ring)
 	if (ring->req_seen - ring->req_cons > req_prod - ring->req_cons)
 		ring->req_seen = ring->req_cons;
 	for (unsigned n = 0; ring->req_seen != req_prod && n < PREFETCH_MAX; n++)
-		blkif_prefetch_slot(slot_at(ring, ring->req_seen++));
+		blkif_prefetch_slot(blkif_ring_slot(ring, ring->req_seen++));
 	ring->req_seen = req_prod;
 	return (int)(req_prod - ring->req_cons);
-}
-
-void blkif_ring_take(struct blkif_ring *ring, void *slot)
-{
-	const uint8_t *from = slot_at(ring, ring->req_cons);
-
-	/* Of a size that the compiler knows: this is on each request's way. */
-	if (ring->layout->request_bytes == BLKIF_LINE_BYTES)
-		memcpy(slot, from, BLKIF_LINE_BYTES);
-	else
-		memcpy(slot, from, ring->layout->request_bytes);
-	/* From here on the compiler may not go back to the guest's bytes for what the copy holds.
-	 */
-	atomic_signal_fence(memory_order_seq_cst);
-	ring->req_cons++;
 }
 
 void blkif_ring_give_back(struct blkif_ring *ring, const void *const *slots, uint32_t n)
@@ -69,22 +49,8 @@ void blkif_ring_give_back(struct blkif_ring *ring, const void *const *slots, uin
 	 */
 	ring->req_cons -= n;
 	for (uint32_t i = 0; i < n; i++)
-		memcpy(slot_at(ring, ring->req_cons + i), slots[i], ring->layout->request_bytes);
-}
-
-void blkif_ring_respond(struct blkif_ring *ring, uint64_t id, uint8_t operation, int16_t status)
-{
-	/* Built whole and zeroed, so that no padding carries our memory to the guest. */
-	uint8_t response[16] = {0};
-
-	memcpy(response + BLKIF_RSP_ID, &id, sizeof(id));
-	response[BLKIF_RSP_OPERATION] = operation;
-	memcpy(response + BLKIF_RSP_STATUS, &status, sizeof(status));
-	if (ring->layout->response_bytes == sizeof(response))
-		memcpy(slot_at(ring, ring->rsp_prod), response, sizeof(response));
-	else
-		memcpy(slot_at(ring, ring->rsp_prod), response, ring->layout->response_bytes);
-	ring->rsp_prod++;
+		memcpy(blkif_ring_slot(ring, ring->req_cons + i), slots[i],
+		       ring->layout->request_bytes);
 }
 
 bool blkif_ring_push(struct blkif_ring *ring)
