@@ -65,14 +65,15 @@ static bool is_direct(const struct blkif_queue *q)
 bool blkif_data_read_indirect(struct blkif_io *io)
 {
 	struct share *share = share_of(io);
-	const void *page;
+	const struct share_window *window;
+	size_t at;
 
 	if (!is_direct(io->queue))
 		return false;
-	page = share->ops->reach(share, io->queue->opts.peer, io->req.indirect_gref);
-	if (!page)
+	window = share->ops->window(share, io->queue->opts.peer);
+	if (!share_window_find(window, io->req.indirect_gref, &at))
 		return false;
-	read_once(io->segments, page, indirect_len(io));
+	read_once(io->segments, window->base + at, indirect_len(io));
 	return true;
 }
 
@@ -153,6 +154,11 @@ void blkif_data_describe(struct blkif_io *io)
 
 /* Mapping for the CPU */
 
+static bool is_aligned(const struct bdev_limits *limits, const struct blkif_wire_segment *seg)
+{
+	return !(segment_offset(seg) & (limits->mem_align - 1));
+}
+
 /* Whether the device takes the segments as they lie in the guest's pages. */
 static bool can_map(const struct blkif_io *io)
 {
@@ -161,7 +167,7 @@ static bool can_map(const struct blkif_io *io)
 	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
 		return false;
 	for (unsigned i = 0; i < io->req.nr_segments; i++)
-		if (segment_offset(&io->segments[i]) & (limits->mem_align - 1))
+		if (!is_aligned(limits, &io->segments[i]))
 			return false;
 	return true;
 }
@@ -292,18 +298,20 @@ copy:
 static bool reach_for_cpu(struct blkif_io *io)
 {
 	struct share *share = share_of(io);
-	uint32_t peer = io->queue->opts.peer;
+	const struct share_window *window = share->ops->window(share, io->queue->opts.peer);
+	const struct bdev_limits *limits = &io->queue->opts.bdev->limits;
 	int n = 0;
 
-	if (!can_map(io))
+	if (limits->max_iov && io->req.nr_segments > limits->max_iov)
 		return false;
 	for (unsigned i = 0; i < io->req.nr_segments; i++) {
 		const struct blkif_wire_segment *seg = &io->segments[i];
-		char *page = share->ops->reach(share, peer, seg->gref);
+		size_t at;
 
-		if (!page)
+		if (!share_window_find(window, seg->gref, &at) || !is_aligned(limits, seg))
 			return false;
-		n = add_stretch(io->iov, n, page + segment_offset(seg), segment_len(seg));
+		n = add_stretch(io->iov, n, window->base + at + segment_offset(seg),
+				segment_len(seg));
 	}
 	io->way = BLKIF_DIRECT;
 	io->bio.iov = io->iov;
@@ -314,17 +322,19 @@ static bool reach_for_cpu(struct blkif_io *io)
 static bool reach_for_devices(struct blkif_io *io)
 {
 	struct share *share = share_of(io);
-	uint32_t peer = io->queue->opts.peer;
+	const struct share_window *window = share->ops->window(share, io->queue->opts.peer);
 	unsigned nr = io->req.nr_segments;
 
+	if (window->bus == DMA_NO_BUS)
+		return false;
 	for (unsigned i = 0; i < nr; i++) {
 		const struct blkif_wire_segment *seg = &io->segments[i];
-		uint64_t bus = share->ops->reach_bus(share, peer, seg->gref);
+		size_t at;
 
-		if (bus == DMA_NO_BUS)
+		if (!share_window_find(window, seg->gref, &at))
 			return false;
 		io->dma[i] = (struct dma_piece){
-			.bus = bus + segment_offset(seg),
+			.bus = window->bus + at + segment_offset(seg),
 			.len = segment_len(seg),
 		};
 	}

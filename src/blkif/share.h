@@ -10,6 +10,7 @@
 #define SLUICE_BLKIF_SHARE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "dma/dma.h"
@@ -60,13 +61,26 @@ struct share_ops {
 			struct dma_piece *piece);
 	void (*dma_unmap)(struct share *s, const struct dma_piece *piece);
 	/*
-	 * Both NULL where guests' pages have to be mapped first. Where @peer's page @ref is, which
-	 * stays there as long as a queue of the peer's is served: for the CPU (NULL: there is no
-	 * such page), and for devices (DMA_NO_BUS).
+	 * NULL where guests' pages have to be mapped first. Where @peer's pages are, as long as a
+	 * queue of the peer's is served.
 	 */
-	void *(*reach)(struct share *s, uint32_t peer, uint32_t ref);
-	uint64_t (*reach_bus)(struct share *s, uint32_t peer, uint32_t ref);
+	const struct share_window *(*window)(struct share *s, uint32_t peer);
 };
+
+/* The pages of a peer that are always there, one behind the other. */
+struct share_window {
+	uint32_t first; /* the reference of the first of them */
+	uint32_t pages; /* how many there are; 0: none */
+	char *base;     /* of the first, for the CPU */
+	uint64_t bus;   /* and for devices, or DMA_NO_BUS */
+};
+
+/* Whether the window has a page @ref, and how many bytes from its base that begins. */
+static inline bool share_window_find(const struct share_window *w, uint32_t ref, size_t *offset)
+{
+	*offset = (size_t)(ref - w->first) * DMA_PAGE_SIZE;
+	return ref - w->first < w->pages;
+}
 
 struct share {
 	const struct share_ops *ops;

@@ -11,34 +11,22 @@
 
 /* Sharing */
 
-/* The segment, if @ref is one of its pages and not the control page. */
-static const struct sivshm_segment *find_page(struct share *s, uint32_t peer, uint32_t ref)
+static const struct share_window *share_window(struct share *s, uint32_t peer)
 {
-	const struct sivshm_segment *seg =
-		&container_of(s, struct sivshm_lane, share)->segments[peer];
-
-	return ref && ref < seg->pages ? seg : NULL;
+	return &container_of(s, struct sivshm_lane, share)->windows[peer];
 }
 
-static void *share_reach(struct share *s, uint32_t peer, uint32_t ref)
+static char *find_page(struct share *s, uint32_t peer, uint32_t ref)
 {
-	const struct sivshm_segment *seg = find_page(s, peer, ref);
+	const struct share_window *window = share_window(s, peer);
+	size_t at;
 
-	return seg ? seg->base + (size_t)ref * BLKIF_PAGE_SIZE : NULL;
-}
-
-static uint64_t share_reach_bus(struct share *s, uint32_t peer, uint32_t ref)
-{
-	const struct sivshm_segment *seg = find_page(s, peer, ref);
-
-	if (!seg || seg->bus == DMA_NO_BUS)
-		return DMA_NO_BUS;
-	return seg->bus + (uint64_t)ref * BLKIF_PAGE_SIZE;
+	return share_window_find(window, ref, &at) ? window->base + at : NULL;
 }
 
 static void share_copy_in(struct share *s, const struct share_piece *piece)
 {
-	const char *page = share_reach(s, piece->peer, piece->ref);
+	const char *page = find_page(s, piece->peer, piece->ref);
 
 	if (page)
 		memcpy(piece->local, page + piece->offset, piece->len);
@@ -48,7 +36,7 @@ static void share_copy_in(struct share *s, const struct share_piece *piece)
 
 static void share_copy_out(struct share *s, const struct share_piece *piece)
 {
-	char *page = share_reach(s, piece->peer, piece->ref);
+	char *page = find_page(s, piece->peer, piece->ref);
 
 	if (page)
 		memcpy(page + piece->offset, piece->local, piece->len);
@@ -66,8 +54,7 @@ static const struct share_ops share_ops = {
 	.copy_in = share_copy_in,
 	.copy_out = share_copy_out,
 	.flush = share_flush,
-	.reach = share_reach,
-	.reach_bus = share_reach_bus,
+	.window = share_window,
 };
 
 int sivshm_lane_init(struct sivshm_lane *lane, struct reactor *r, size_t bounce_pages,
@@ -94,14 +81,21 @@ void sivshm_lane_fini(struct sivshm_lane *lane)
 
 void sivshm_lane_show(struct sivshm_lane *lane, uint32_t peer, const struct sivshm_segment *s)
 {
-	if (!lane->users[peer]++)
-		lane->segments[peer] = *s;
+	if (lane->users[peer]++)
+		return;
+	/* All but the control page, which is the first. */
+	lane->windows[peer] = (struct share_window){
+		.first = 1,
+		.pages = s->pages - 1,
+		.base = s->base + BLKIF_PAGE_SIZE,
+		.bus = s->bus == DMA_NO_BUS ? DMA_NO_BUS : s->bus + BLKIF_PAGE_SIZE,
+	};
 }
 
 void sivshm_lane_hide(struct sivshm_lane *lane, uint32_t peer)
 {
 	if (!--lane->users[peer])
-		lane->segments[peer] = (struct sivshm_segment){0};
+		lane->windows[peer] = (struct share_window){0};
 }
 
 /* Doorbells */

@@ -5,7 +5,8 @@
  *
  * A segment is mapped as long as its worker has it, so to share a page is arithmetic: the reference
  * is its number, and the one thing to be judged is that it is one of the segment's pages, the
- * control page excepted.
+ * control page excepted.  That is done where requests are (struct share_window): a call a page
+ * would cost more than the rest of the page's part in a large request.
  */
 #ifndef SLUICE_SIVSHM_LANE_H
 #define SLUICE_SIVSHM_LANE_H
@@ -23,7 +24,7 @@ struct sivshm_port;
 /* A worker's segment as a reactor sees it. */
 struct sivshm_segment {
 	char *base;
-	uint32_t pages; /* 0: none */
+	uint32_t pages; /* the control page, which is the first, and at least one more */
 	uint64_t bus;   /* of its first byte for the bdev's device, or DMA_NO_BUS */
 };
 
@@ -32,7 +33,7 @@ struct sivshm_lane {
 	struct blkif_engine *engine;
 	struct share share;
 	/* By the worker's number, which is the peer's for the share; and queues that use each. */
-	struct sivshm_segment segments[SIVSHM_DOOR_MAX_WORKERS];
+	struct share_window windows[SIVSHM_DOOR_MAX_WORKERS];
 	unsigned users[SIVSHM_DOOR_MAX_WORKERS];
 };
 
