@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/copy.h"
 #include "base/log.h"
 #include "bdev/bdev.h"
 
@@ -82,11 +83,11 @@ static void ram_submit(struct bdev_channel *ch, struct bdev_io *io)
 	switch (io->op) {
 	case BDEV_READ:
 		for (int i = 0; i < io->iovcnt; at += io->iov[i++].iov_len)
-			memcpy(io->iov[i].iov_base, at, io->iov[i].iov_len);
+			copy_bulk(io->iov[i].iov_base, at, io->iov[i].iov_len);
 		break;
 	case BDEV_WRITE:
 		for (int i = 0; i < io->iovcnt; at += io->iov[i++].iov_len)
-			memcpy(at, io->iov[i].iov_base, io->iov[i].iov_len);
+			copy_bulk(at, io->iov[i].iov_base, io->iov[i].iov_len);
 		break;
 	case BDEV_DISCARD:
 		if (io->secure)

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/copy.h"
 #include "base/err.h"
 #include "base/hist.h"
 #include "base/list.h"
@@ -496,6 +497,30 @@ static void limits_lines(void **state)
 	assert_string_equal(logged(), "<6>and again\n");
 }
 
+/* Of lengths around those at which it is done otherwise, from and to wherever. */
+static void copies_each_byte_and_no_other(void **state)
+{
+	enum { MARGIN = 16, MOST = 3 * COPY_BULK_FROM };
+	static uint8_t from[MOST + 2 * MARGIN], to[MOST + 2 * MARGIN], wanted[sizeof(to)];
+	static const size_t lengths[] = {0, 1, COPY_BULK_FROM, 2 * COPY_BULK_FROM};
+
+	for (size_t i = 0; i < sizeof(from); i++)
+		from[i] = (uint8_t)(i * 7 + i / 251);
+	for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); n++) {
+		for (size_t at = 0; at < MARGIN * MARGIN; at++) {
+			size_t here = at % MARGIN, there = at / MARGIN;
+			size_t bytes = lengths[n] + at % 11 - (lengths[n] ? 1 : 0);
+
+			memset(to, 0xee, sizeof(to));
+			memset(wanted, 0xee, sizeof(wanted));
+			for (size_t i = 0; i < bytes; i++)
+				wanted[there + i] = from[here + i];
+			copy_bulk(to + there, from + here, bytes);
+			assert_memory_equal(to, wanted, sizeof(to));
+		}
+	}
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -510,6 +535,7 @@ int main(void)
 		cmocka_unit_test(has_a_bucket_for_all),
 		cmocka_unit_test(has_parts_for_all),
 		cmocka_unit_test(keeps_lists),
+		cmocka_unit_test(copies_each_byte_and_no_other),
 		cmocka_unit_test_setup_teardown(logs_by_level, catch_log, release_log),
 		cmocka_unit_test_setup_teardown(makes_control_characters_harmless, catch_log,
 						release_log),
