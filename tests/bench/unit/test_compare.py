@@ -2,6 +2,7 @@
 """Comparing: two runs of the same are told to be the same, a change is found, a worse machine
 is not taken for a change."""
 import itertools
+import math
 import unittest
 
 from . import made_up
@@ -94,6 +95,24 @@ class Judgement(unittest.TestCase):
 
     def change(self, metric, before, after):
         return compare.Change("job", "way", metric, dict(enumerate(before)), dict(enumerate(after)))
+
+    def test_as_far_as_controls(self):
+        change = self.change("iops", [100] * 5, [120] * 5)
+        self.assertTrue(change.beyond(together=0.1, each=0.15))
+        self.assertFalse(change.beyond(together=0.1, each=0.25))
+        self.assertFalse(change.beyond(together=0.25, each=0.1))
+
+    def test_controls_go_one_way_whatever_is_measured(self):
+        found = [compare.Change("job", "fio", metric, {1: before}, {1: after})
+                 for metric, before, after in (("iops", 100, 80), ("p50_us", 8, 10))]
+        machine = compare.Machine(found, {"fio"})
+        self.assertAlmostEqual(machine.moved("ns", "job")[0], math.log(1.25))
+        self.assertEqual(machine.moved("p99_us", "job"), (0, 0))
+
+    def test_controls_are_never_flagged(self):
+        planted = {("job-6", "blkback"): 3, ("job-7", "dma"): 3}
+        _, better, _ = flagged(made_up.results(1), made_up.results(2, faster=planted))
+        self.assertEqual({way for _, way, _ in better}, {"dma"})
 
     def test_from_nothing_to_something(self):
         self.assertTrue(self.change("cpu_us", [0] * 5, [40, 50, 60, 70, 80]).beyond())
