@@ -90,7 +90,8 @@ def measure_idle(results, program):
         found = {(queues, count): end(one) for queues, count, one in running}
     finally:
         for _, _, one in running:
-            one.kill()
+            with one:
+                one.kill()
     for (queues, count), got in found.items():
         results.add(f"idle-cpu-{queues}q", disks(count), 1,
                     {"cpu_us": got["cpu_ns"] / 1000, "passes": got["passes"]})
