@@ -19,7 +19,8 @@ class Command(unittest.TestCase):
     def bench(self, *words):
         """Status, what was printed, what was complained of."""
         done = subprocess.run([sys.executable, REPO / "tests/bench/bench", *map(str, words)],
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              check=False)
         return done.returncode, done.stdout, done.stderr
 
     def test_compare(self):
