@@ -219,10 +219,10 @@ def latencies(got):
             for name in ("p50", "p99", "p99_9")}
 
 
-def note_curve(results, job, way, points):
+def note_curve(results, job, way, points, requests):
     """Of the last round: one distribution is as good as another, and one is enough to look at."""
     if points:
-        results.curve(job, way, points)
+        results.curve(job, way, points, requests)
 
 
 # Load against limits
@@ -240,7 +240,7 @@ def measure_job(results, daemon, job, number):
     if job.footprint:
         results.add(job.name, "memcpy", number, {"mb_s": limits["copy_bytes_per_second"] / 1e6})
     note_curve(results, job.name, "sluice",
-               [[ns / 1e3, fraction] for ns, fraction in kind["latency_ns"]["cdf"]])
+               [[ns / 1e3, fraction] for ns, fraction in kind["latency_ns"]["cdf"]], kind["requests"])
 
 
 def measure_jobs(results, build, jobs, rounds):
@@ -287,7 +287,7 @@ def measure_file_sluice(results, daemon, load, number):
                  "cpu_us": (server + got["cpu_seconds"]) * 1e6 / read["requests"],
                  **latencies(read["latency_ns"])})
     note_curve(results, file_job(*load), "sluice",
-               [[ns / 1e3, fraction] for ns, fraction in read["latency_ns"]["cdf"]])
+               [[ns / 1e3, fraction] for ns, fraction in read["latency_ns"]["cdf"]], read["requests"])
 
 
 def fio(path, engine, *words):
@@ -320,7 +320,7 @@ def measure_file_fio(results, path, load, way, number):
                  "cpu_us": cpu * 1e6 / read["total_ios"], "p50_us": points.get(50.0),
                  "p99_us": points.get(99.0), "p99_9_us": points.get(99.9)})
     note_curve(results, file_job(*load), way,
-               [[us, percent / 100] for percent, us in sorted(points.items())])
+               [[us, percent / 100] for percent, us in sorted(points.items())], read["total_ios"])
 
 
 def measure_files(results, build, loads, rounds):

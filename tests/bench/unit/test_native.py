@@ -28,6 +28,14 @@ fl=../src/engine.c
 fn=route
 20 60 0 0 0 0 1
 
+fl=../src/ram.c
+fn=submit
+30 4 0 0 0 0 0
+fi=../src/base/copy.h
+31 512 0 0 0 0 0
+fe=../src/ram.c
+32 4 0 0 0 0 0
+
 fl=???
 fn=__memset_avx2_unaligned_erms
 0 4096 0 64 0 0 64
@@ -46,6 +54,12 @@ class Instructions(unittest.TestCase):
         self.assertEqual(costs.inclusive["queue.c:poll"], (180, 6))
         self.assertEqual(costs.own["engine.c:route"], (60, 1))
 
+    def test_copying_inlined_stands_apart(self):
+        costs = self.costs(PROFILE)
+        self.assertEqual(costs.own["ram.c:submit"], (8, 0))
+        self.assertEqual(costs.own["copy.h:copy_bulk"], (512, 0))
+        self.assertEqual(costs.inclusive["ram.c:submit"], (520, 0))
+
     def test_turns_in_vain_are_taken_off(self):
         work = self.costs(PROFILE)
         vain = self.costs("events: Ir\ndesc: Trigger: Client Request: vain\n"
@@ -53,11 +67,11 @@ class Instructions(unittest.TestCase):
         profile = callgrind.Profile(work, vain, {"requests": 4, "turns": 2, "vain": 5, "hypercalls": 6})
         self.assertEqual(profile.own["queue.c:poll"][0], (120 - 50 * 2 / 5) / 4)
         self.assertEqual(profile.own["queue.c:arm"][0], -10 * 2 / 5 / 4)
-        # 4096 bytes that were cleared are no 4096 instructions.
-        self.assertEqual(profile.instructions, (120 - 20 + 60 - 4) / 4)
+        # 4096 bytes that were cleared are no 4096 instructions, nor what was copied.
+        self.assertEqual(profile.instructions, (120 - 20 + 60 + 8 - 4) / 4)
         self.assertEqual(profile.hypercalls, 1.5)
-        self.assertEqual(profile.rows(2), [["__memset_avx2_unaligned_erms", 1024, 1024],
-                                           ["queue.c:poll", 25, 40]])
+        self.assertEqual(profile.rows(3), [["__memset_avx2_unaligned_erms", 1024, 1024],
+                                           ["copy.h:copy_bulk", 128, 128], ["queue.c:poll", 25, 40]])
 
 
 class Jobs(unittest.TestCase):
