@@ -163,12 +163,12 @@ void save_table(struct load *l);
 
 /*
  * clock_begin() finds out whether the time stamp counter serves as a clock, for which it takes some
- * 20 ms, or leaves it at the system's.  Ticks are of the one that it is.  clock_end(), after the
- * run, makes clock_ns() as exact as it can be; it returns false if the counter has changed its
- * pace.
+ * 20 ms, or leaves it at the system's.  Ticks are of the one that it is.  clock_end(),
+ * after the run, makes clock_ns() as exact as it can be, and returns how many times its first pace
+ * the counter's was.
  */
 void clock_begin(bool measuring);
-bool clock_end(void);
+double clock_end(void);
 bool clock_is_tsc(void);
 uint64_t clock_ticks(void);
 uint64_t clock_ticks_of(uint64_t ns);
@@ -181,7 +181,7 @@ uint64_t clock_system_ns(void);
 void count_latency(struct outcome *out, uint64_t ticks);
 void add_outcome(struct outcome *sum, const struct outcome *job);
 
-/* Prints the line of JSON. */
-void print_result(const struct load *l);
+/* Prints the line of JSON, with what clock_end() has returned. */
+void print_result(const struct load *l, double pace);
 
 #endif

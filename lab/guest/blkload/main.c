@@ -233,8 +233,6 @@ int main(int argc, char **argv)
 	} else if (!run_jobs(&l)) {
 		exit(2); /* a job has said why */
 	}
-	if (!clock_end())
-		refuse("the time stamp counter changed its pace: the latencies mean nothing");
-	print_result(&l);
+	print_result(&l, clock_end());
 	return outcome.bad || outcome.failed;
 }

@@ -94,7 +94,7 @@ static void print_histogram(const struct outcome *out)
 	printf("],");
 }
 
-void print_result(const struct load *l)
+void print_result(const struct load *l, double pace)
 {
 	const struct outcome *out = l->out;
 	const struct counts *load = &out->counts[PHASE_LOAD];
@@ -120,8 +120,8 @@ void print_result(const struct load *l)
 	print_percentile(out, "p50_us", 50);
 	print_percentile(out, "p99_us", 99);
 	print_percentile(out, "p99_9_us", 99.9);
-	printf("\"max_us\":%.1f,\"clock\":\"%s\",\"fixed\":%s,",
-	       clock_ns((double)out->latency_max) / 1000, clock_is_tsc() ? "tsc" : "system",
+	printf("\"max_us\":%.1f,\"clock\":\"%s\",\"pace\":%.3f,\"fixed\":%s,",
+	       clock_ns((double)out->latency_max) / 1000, clock_is_tsc() ? "tsc" : "system", pace,
 	       out->fixed ? "true" : "false");
 	if (l->interrupts)
 		printf("\"interrupts\":%" PRIu64 ",", out->interrupts);

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=sh disable=SC2034,SC2154,SC3045 # from and for lib/dom0.sh; busybox knows read -t
-# about: no test: the same loads on sluiced, the kernel's blkback and QEMU's xen-block, by a plan (make bench-lab)
+# about: no test: the same loads on sluiced, blkback and QEMU's xen-block, by a plan (make bench-lab)
 # timeout: 2400
 # bring: qemu.cpio
 # drive: kernel null=1G namespaces=10
@@ -29,8 +29,8 @@ cp /lab/scenarios/bench/block-kernel /etc/xen/scripts/
 (cd / && cpio -i -d -u </guest/qemu.cpio) || fail "QEMU cannot be unpacked"
 rm /guest/qemu.cpio
 
-# Everything takes some twenty times as long here as on a processor of its own, the pause between two
-# requests of a guest as well: as much longer is an idle queue polled.
+# Everything takes some twenty times as long here as on a processor of its own, the pause between
+# two requests of a guest as well: as much longer is an idle queue polled.
 start_sluiced sluice --poll-us 10000
 claim_drive alone
 alone=$address
@@ -44,7 +44,8 @@ create_guest guest pv bench \
 	"$(sluice_disk xvdc driven3,sharing=dma)" "$(sluice_disk xvdd driven4,sharing=dma)" \
 	"$(kernel_disk xvde 1)" "$(kernel_disk xvdf 2)" "$(kernel_disk xvdg 3)" "$(kernel_disk xvdh 4)" \
 	"$(qemu_disk xvdi 5)" "$(qemu_disk xvdj 6)" "$(qemu_disk xvdk 7)" "$(qemu_disk xvdl 8)" \
-	"$(sluice_disk xvdm driven5,sharing=dma,persistent=no)" "$(sluice_disk xvdn driven6,sharing=copy)" \
+	"$(sluice_disk xvdm driven5,sharing=dma,persistent=no)" \
+	"$(sluice_disk xvdn driven6,sharing=copy)" \
 	"$(sluice_disk xvdo file)" "$(sluice_disk xvdp nothing,sharing=copy)"
 await_result guest 60 up
 domid=$(xl domid guest)
@@ -81,8 +82,8 @@ cp /lab/plan "$logs/plan"
 : >/run/own
 own_results=$logs/dom0-results
 : >"$own_results"
-bench-counters --socket /run/sluice/sluice.sock --process "blkback=$blkback" --process "qemu=$qemu" \
-	--process "sluiced=$(sluiced_pid)" --interrupts blkif-backend --interrupts evtchn:xen-qemu \
+bench-counters --socket /run/sluice/sluice.sock --process "blkback=$blkback" \
+	--process "qemu=$qemu" --process "sluiced=$(sluiced_pid)" --interrupts blkif-backend --interrupts evtchn:xen-qemu \
 	--interrupts evtchn:sluiced "$domid" "$console/guest-guest.log" /run/own >"$logs/counters" &
 counters=$!
 

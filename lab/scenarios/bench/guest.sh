@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # shellcheck shell=sh disable=SC2013,SC2162 # names without blanks or backslashes
-# The guest's side of the benchmark: goes through the plan, a line a measurement: the round, the job, the
-# way (who serves the disk), and arguments for blkload.  Lines of dom0's own it leaves to dom0, which
-# says on this guest's console when it is done.  Results stay here until all is measured: a console is slow.
+# The guest's side of the benchmark: goes through the plan, a line a measurement: the round, the
+# job, the way (who serves the disk), and arguments for blkload.  Lines of dom0's own it leaves to
+# dom0, which says on this guest's console when it is done.  Results stay here until all is measured: a
+# console is slow.
 
 : >/run/results
 

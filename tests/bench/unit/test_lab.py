@@ -27,7 +27,8 @@ class Left:
         case.addCleanup(place.cleanup)
         self.folder = pathlib.Path(place.name)
         self.lines = {"counters": [], "guest-guest.log": ["Linux", "@measured-not {"],
-                      "dom0-results": [], "versions": ["xen 4.17.7", "qemu QEMU version 7.2.22 (D)"]}
+                      "dom0-results": [],
+                      "versions": ["xen 4.17.7", "qemu QEMU version 7.2.22 (D)"]}
 
     def count(self, when, counted):
         self.lines["counters"].append(json.dumps({"at": when, **counted}))
@@ -103,10 +104,11 @@ class Read(unittest.TestCase):
     def test_what_measured_the_clock_does_not_count(self):
         left = Left(self)
         left.measure(1, JOB, "dma", 500, [20, 1000], clock="system")
-        left.measure(2, JOB, "dma", 500, [20, 1000], clock="tsc")
+        left.measure(2, JOB, "dma", 500, [20, 1000], clock="tsc", pace=1.01)
+        left.measure(3, JOB, "dma", 500, [20, 1000], clock="tsc", pace=1.4)
         results = left.read()
         self.assertEqual([sample["round"] for sample in results.samples], [2])
-        self.assertIn("Not counted are 1", lab.section(results)[0])
+        self.assertIn("Not counted are 2", lab.section(results)[0])
 
     def test_a_broken_line_is_told(self):
         left = Left(self)
