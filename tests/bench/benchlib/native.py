@@ -115,7 +115,8 @@ def pick(names, wanted):
         return set(names)
     picked = set()
     for want in wanted:
-        found = {name for name in names if name.startswith(f"{want}-") or fnmatch.fnmatchcase(name, want)}
+        found = {want} & set(names) or {name for name in names if name.startswith(f"{want}-")
+                                        or fnmatch.fnmatchcase(name, want)}
         if not found:
             raise Failure(f"no job '{want}': they are {', '.join(names)}; what they begin with and "
                           "patterns will do, too")
@@ -157,9 +158,9 @@ class Daemon:
         try:
             with open(f"{self.folder}/log", "w", encoding="utf-8") as log:
                 self.process = subprocess.Popen(
-                    [str(self.build / "src/sluiced/sluiced"), "--name", os.path.basename(self.folder), "--socket", self.socket,
-                     "--state", f"{self.folder}/state.json", "--cpumask", f"{1 << BACKEND_CPU:x}",
-                     "--backend", "none"], stderr=log)
+                    [str(self.build / "src/sluiced/sluiced"), "--name", os.path.basename(self.folder),
+                     "--socket", self.socket, "--state", f"{self.folder}/state.json",
+                     "--cpumask", f"{1 << BACKEND_CPU:x}", "--backend", "none"], stderr=log)
             self.wait_for(self.socket)
         except OSError as error:
             shutil.rmtree(self.folder)
@@ -415,6 +416,35 @@ def goals(results):
 
 # The report
 
+SECTION_TEXT = """\
+sluice-perf on core {}, sluiced on core {}; each figure from {} s in slices of 50 ms, between which R, the round trip of a
+cache line between the two cores, was measured."""
+
+DEPTH_TEXT = """\
+Random reads of 4 KiB, one queue. Null clears what is read and does nothing else: that is the way alone. Ram reads from an
+area of 16 MiB."""
+
+QUEUES_TEXT = """\
+Each of depth 32, all on the same two cores: one thread takes turns over them on each side."""
+
+COPY_TEXT = """\
+Ram against memcpy. A read copies from the area into the request's pages in the segment, on the backend's core. Area and
+pages are equally large here, and memcpy copies blocks of the same size from one half of the same footprint to the other, on
+the same core, in turns with the load. What is left out of memcpy is to bring the data to the frontend's core, and out of the
+load, too: it does not look at the data."""
+
+FILE_TEXT = """\
+A file of {} MiB on {}, past the page cache: by sluice-perf through a segment and sluiced's uring bdev (two cores, both
+polling), and by fio (one core, its own io_uring or libaio). What a guest pays for having a backend is the difference. CPU is
+all processor time a request, sluiced's own beside it. On tmpfs a worker of the kernel's reads for io_uring, the submitting
+call itself for libaio."""
+
+INSTRUCTIONS_TEXT = """\
+Of the backend's data path for a read, counted by callgrind: from ring to device and back, beyond what a pass in vain costs.
+Over the double of Xen's libraries, whose own work is not counted, only how often it was called (hypercalls); `direct` is a
+segment. What null clears and ram copies is not in the sums, since callgrind counts each step of it as an instruction. Misses
+are those of a first-level data cache as callgrind simulates it."""
+
 def cell(results, job, way, metric):
     return stats.of(results.by_round(job, way, metric).values())
 
@@ -457,8 +487,7 @@ def show_depths(results, pictures):
                                     "requests a second", lines))
         pictures.append(plots.lines("native-of-r", "Time a request over depth, in round trips R", "depth",
                                     "R", of_r, log_y=True))
-        text += ["### Depth", "", "Random reads of 4 KiB, one queue. Null clears what is read and does nothing else: that is the way",
-                 "alone. Ram reads from an area of 16 MiB.", "",
+        text += ["### Depth", "", DEPTH_TEXT, "",
                  *(picture.markdown() for picture in pictures[-2:])]
     for disk in "null", "ram":
         text += load_table(results, f"{disk}, depth", [(job, depth) for depth, job in depth_jobs(disk)])
@@ -487,7 +516,7 @@ def show_queues(results, pictures):
     rows = load_table(results, "null, queues", [(job, queues) for queues, job in jobs])
     if len([job for _, job in jobs if job in results.jobs()]) < 2:
         return []
-    return ["### Queues", "", "Each of depth 32, all on the same two cores: one thread takes turns over them on each side.", *rows]
+    return ["### Queues", "", QUEUES_TEXT, *rows]
 
 
 def show_sizes(results, pictures):
@@ -511,10 +540,7 @@ def show_sizes(results, pictures):
                                     "bytes of a request", "MB/s", series, log_y=True))
         text = ["### Size", "", pictures[-1].markdown(), *text]
     if rows:
-        text += ["Ram against memcpy. A read copies from the area into the request's pages in the segment, on the backend's core.",
-                 "Area and pages are equally large here, and memcpy copies blocks of the same size from one half of the same",
-                 "footprint to the other, on the same core, in turns with the load. What is left out of memcpy is to get the data",
-                 "to the frontend's core, which does not look at it.",
+        text += [COPY_TEXT,
                  table(["bytes", "depth", "footprint", "ram, MB/s", "memcpy, MB/s", "of memcpy"], rows)]
     return text
 
@@ -541,10 +567,7 @@ def show_files(results, pictures):
     if curves:
         pictures.append(plots.cdf("native-file", "Latency of 4 KiB random reads of a file, depth 1", curves))
     return ["### A file", "",
-            f"A file of {FILE_SIZE // MIB} MiB on {results.settings.get('file')}, past the page cache: by sluice-perf through a segment and sluiced's",
-            "uring bdev (two cores, both polling), and by fio (one core, its own io_uring or libaio). What a guest pays for",
-            "having a backend is the difference. CPU is all processor time a request, sluiced's own beside it. On tmpfs a worker of the",
-            "kernel's reads for io_uring, the submitting call itself for libaio.",
+            FILE_TEXT.format(FILE_SIZE // MIB, results.settings.get("file")),
             table(["load", "way", "requests a second", "MB/s", "sluice to it", "p50, us", "p99", "p99.9",
                    "CPU, us", "sluiced's"], rows),
             *([pictures[-1].markdown(), ""] if curves else [])]
@@ -561,10 +584,7 @@ def show_instructions(results, _):
     if not rows:
         return []
     text = ["### Instructions", "",
-            "Of the backend's data path for a read, counted by callgrind: from ring to device and back, beyond what a pass",
-            "in vain costs. Over the double of Xen's libraries, whose own work is not counted, only how often it was called",
-            "(hypercalls); `direct` is a segment. What null clears and ram copies is not in the sums, since callgrind counts each",
-            "byte of it as an instruction. Misses are those of a first-level data cache as callgrind simulates it.",
+            INSTRUCTIONS_TEXT,
             table(["bytes", "bdev", "way", "depth", "instructions", "hypercalls", "cache misses"], rows)]
     for disk, way, depth, pages in SHOWN_FUNCTIONS:
         found = results.tables.get(f"functions {counted_job(disk, depth, pages)} {way}")
@@ -578,8 +598,8 @@ def show_instructions(results, _):
 def section(results):
     """The part's section of the report, and its pictures."""
     pictures = []
-    text = [f"sluice-perf on core {results.settings['load_cpu']}, sluiced on core {results.settings['backend_cpu']}; each figure from {results.settings['seconds']} s in slices of 50 ms, between which",
-            "R, the round trip of a cache line between the two, was measured.", ""]
+    known = results.settings
+    text = [SECTION_TEXT.format(known["load_cpu"], known["backend_cpu"], known["seconds"]), ""]
     for show in (show_depths, show_curves, show_queues, show_sizes, show_files, show_instructions):
         text += show(results, pictures)
     return "\n".join(text), pictures

@@ -79,8 +79,10 @@ class Jobs(unittest.TestCase):
         names = [job.name for job in native.load_jobs()]
         self.assertEqual(len(names), len(set(names)))
         self.assertEqual(native.pick(names, None), set(names))
-        self.assertEqual(native.pick(names, ["null-4k-randread-depth-1"]) & {"null-4k-randread-depth-16"},
-                         set())
+        # A name is itself, though others begin with it.
+        self.assertEqual(native.pick(names, ["null-4k-randread-depth-32"]), {"null-4k-randread-depth-32"})
+        self.assertEqual(native.pick(names, ["null-4k-randwrite-depth"]),
+                         {name for name in names if name.startswith("null-4k-randwrite-depth-")})
         self.assertEqual(native.pick(names, ["ram"]), {name for name in names if name.startswith("ram-")})
         self.assertEqual(native.pick(names, ["*-queues-?"]), {name for name in names if "queues" in name})
         with self.assertRaisesRegex(Failure, "no job 'nul'"):
