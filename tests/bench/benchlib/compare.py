@@ -26,7 +26,8 @@ from .page import table
 
 CHANCE = 0.01
 LEAST_CHANGE = 0.03
-COUNTED = {"instructions": 0.01, "hypercalls": 0.01, "d1_misses": 0.05}
+# What is counted: the part, and the amount, from which on a change is one.
+COUNTED = {"instructions": (0.01, 1), "hypercalls": (0.01, 0.001), "d1_misses": (0.05, 0.1)}
 CONTROLS_KEPT = 0.9
 SPEEDS = ("iops", "mb_s", "ns", "p50_us")  # where one goes, all go
 
@@ -99,8 +100,9 @@ class Change:
     def beyond(self, together=0.0, each=0.0):
         """Whether it is more than noise, where controls went so far (see Machine.moved())."""
         if self.metric in COUNTED:
-            return self.old != self.new and (self.log is None
-                                             or abs(self.log) > math.log1p(COUNTED[self.metric]))
+            part, amount = COUNTED[self.metric]
+            return (abs(self.new - self.old) >= amount
+                    and (self.log is None or abs(self.log) > math.log1p(part)))
         ends = self.interval()
         if ends is None:
             return False

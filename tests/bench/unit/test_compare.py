@@ -122,6 +122,8 @@ class Judgement(unittest.TestCase):
     def test_counted_needs_no_rounds(self):
         self.assertTrue(self.change("instructions", [1000], [1020]).beyond())
         self.assertFalse(self.change("instructions", [1000], [1005]).beyond())
+        self.assertTrue(self.change("d1_misses", [0], [0.2]).beyond())
+        self.assertFalse(self.change("d1_misses", [0.0005], [0]).beyond())
 
     def test_which_way_is_better(self):
         self.assertTrue(self.change("iops", [1], [2]).better)
