@@ -246,7 +246,8 @@ def churn_section(results):
 
 A disk of 4 queues, {times} times beside a busy one: {of(results.by_round('come-and-go', 'attach', 'p50_us').values())} us to attach, up to Connected, \
 and {of(results.by_round('come-and-go', 'detach', 'p50_us').values())} us to detach, of which the double's xenstore and the guest have their part. \
-What was left over:
+What was left over \
+(the busy disk's histogram takes 128 bytes for each power of two of nanoseconds that a request took first meanwhile):
 """ + table(left["heads"], left["rows"]) + """
 The busy disk's requests, depth 1, in us:
 """ + table(["", "p50", "p99", "p99.9"], busy)
