@@ -62,18 +62,29 @@ static bool is_direct(const struct blkif_queue *q)
 	return q->opts.sharing == BLKIF_SHARE_DIRECT || q->opts.sharing == BLKIF_SHARE_DIRECT_DMA;
 }
 
-bool blkif_data_read_indirect(struct blkif_io *io)
+/* Where the indirect page is, if the CPU can read it where it is. */
+static const void *find_indirect_page(struct blkif_io *io)
 {
+	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
 	const struct share_window *window;
 	size_t at;
 
-	if (!is_direct(io->queue))
+	if (q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
+		return blkif_indirect_get(&q->indirect, io->req.indirect_gref, now_of(io));
+	if (!is_direct(q))
+		return NULL;
+	window = share->ops->window(share, q->opts.peer);
+	return share_window_find(window, io->req.indirect_gref, &at) ? window->base + at : NULL;
+}
+
+bool blkif_data_read_indirect(struct blkif_io *io)
+{
+	const void *page = find_indirect_page(io);
+
+	if (!page)
 		return false;
-	window = share->ops->window(share, io->queue->opts.peer);
-	if (!share_window_find(window, io->req.indirect_gref, &at))
-		return false;
-	read_once(io->segments, window->base + at, indirect_len(io));
+	read_once(io->segments, page, indirect_len(io));
 	return true;
 }
 

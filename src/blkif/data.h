@@ -28,7 +28,10 @@ struct share_piece;
 
 /* Adds the copy of the indirect page, or reads it, if it is mapped. */
 void blkif_data_fetch(struct blkif_io *io);
-/* Reads it at once, where guests' pages are always there. False: it has to be fetched. */
+/*
+ * Reads it at once, where guests' pages are always there, or it stays mapped. False: it has to be
+ * fetched.
+ */
 bool blkif_data_read_indirect(struct blkif_io *io);
 /* Adds the copies of all segments, by the share's copy_in or copy_out. */
 void blkif_data_copy(struct blkif_io *io,

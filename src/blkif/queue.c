@@ -233,9 +233,11 @@ static void queue_expire(struct reactor_timer *t)
 {
 	struct blkif_queue *q = container_of(t, struct blkif_queue, expire);
 	uint64_t now_ns = clock_now_ns();
+	uint64_t since_ns = now_ns > MAPS_KEEP_NS ? now_ns - MAPS_KEEP_NS : 0;
 
-	blkif_maps_expire(&q->maps, now_ns > MAPS_KEEP_NS ? now_ns - MAPS_KEEP_NS : 0);
-	q->expiring = q->maps.mapped;
+	blkif_maps_expire(&q->maps, since_ns);
+	blkif_indirect_expire(&q->indirect, since_ns);
+	q->expiring = q->maps.mapped || q->indirect.mapped;
 	if (q->expiring)
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), t, MAPS_EXPIRE_NS);
 }
@@ -303,6 +305,9 @@ int blkif_queue_start(struct blkif_queue *q)
 	if (q->keeps_maps)
 		blkif_maps_init(&q->maps, blkif_engine_share(q->opts.engine), q->opts.peer,
 				q->opts.guest, q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT);
+	if (q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
+		blkif_indirect_init(&q->indirect, blkif_engine_share(q->opts.engine), q->opts.peer,
+				    q->opts.guest);
 	rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
 	if (rc)
 		goto no_channel;
@@ -327,6 +332,7 @@ static void finish_stop(struct blkif_queue *q)
 	reactor_timer_stop(r, &q->expire);
 	reactor_poller_del(&q->poller);
 	bdev_channel_close(q->channel);
+	blkif_indirect_fini(&q->indirect);
 	if (q->keeps_maps)
 		blkif_maps_fini(&q->maps);
 	blkif_bounce_leave(q);
@@ -571,7 +577,7 @@ void blkif_queue_push(struct blkif_queue *q)
 		q->stats.notified++;
 		q->opts.doorbell->ops->notify(q->opts.doorbell);
 	}
-	if (q->maps.mapped && !q->expiring) {
+	if ((q->maps.mapped || q->indirect.mapped) && !q->expiring) {
 		q->expiring = true;
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->expire,
 				    MAPS_EXPIRE_NS);
@@ -620,5 +626,5 @@ void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stat
 	stats->in_flight += q->in_flight;
 	stats->parked += q->nr_parked;
 	stats->bounce_pages += (uint32_t)q->held;
-	stats->mapped_pages += q->maps.mapped;
+	stats->mapped_pages += q->maps.mapped + q->indirect.mapped;
 }
