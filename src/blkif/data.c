@@ -88,6 +88,15 @@ bool blkif_data_read_indirect(struct blkif_io *io)
 	return true;
 }
 
+/* The bus address of bounce pages; anonymous ones have none, which is 0. */
+static uint64_t bus_of(const struct blkif_io *io, const void *local)
+{
+	const struct dma *dma = io->queue->opts.bdev->dma;
+	uint64_t bus = dma ? dma_translate(dma, local) : DMA_NO_BUS;
+
+	return bus == DMA_NO_BUS ? 0 : bus;
+}
+
 void blkif_data_fetch(struct blkif_io *io)
 {
 	struct share_piece piece = {
@@ -95,6 +104,7 @@ void blkif_data_fetch(struct blkif_io *io)
 		.ref = io->req.indirect_gref,
 		.len = indirect_len(io),
 		.local = io->segments,
+		.bus = bus_of(io, io->segments),
 		.status = &io->share_status,
 	};
 	struct share *share = share_of(io);
@@ -125,6 +135,7 @@ void blkif_data_copy(struct blkif_io *io,
 				PAGE_POOL_PAGE_SIZE - at < left ? PAGE_POOL_PAGE_SIZE - at : left;
 
 			piece.local = (char *)io->pages[done / PAGE_POOL_PAGE_SIZE] + at;
+			piece.bus = bus_of(io, piece.local);
 			piece.len = (uint16_t)len;
 			add(share, &piece);
 			piece.offset = (uint16_t)(piece.offset + len);

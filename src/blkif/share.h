@@ -24,6 +24,8 @@ struct share_piece {
 	uint16_t offset;
 	uint16_t len;
 	void *local; /* ours, len bytes, valid until flush has returned */
+	/* Where devices find @local, which then lies within one page; 0: nowhere. */
+	uint64_t bus;
 	/*
 	 * Set to a negative errno by flush if this piece failed, and left alone if not: all pieces
 	 * of a request share one, set to 0 beforehand.

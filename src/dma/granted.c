@@ -368,6 +368,7 @@ static void copy_pages(struct trial *t, size_t pages)
 			.ref = t->refs[i],
 			.len = DMA_PAGE_SIZE,
 			.local = (char *)t->own->virt + i * DMA_PAGE_SIZE,
+			.bus = t->own->bus[i],
 			.status = &t->status,
 		};
 

@@ -10,6 +10,7 @@
 
 static void add_copy(struct share *s, const struct share_piece *piece, bool to_guest)
 {
+	struct xen_lane *lane = container_of(s, struct xen_lane, share);
 	struct grant_copy copy = {
 		.domid = (uint16_t)piece->peer,
 		.to_guest = to_guest,
@@ -17,10 +18,12 @@ static void add_copy(struct share *s, const struct share_piece *piece, bool to_g
 		.offset = piece->offset,
 		.len = piece->len,
 		.local = piece->local,
+		/* Bus addresses are machine addresses where pages are mapped for devices. */
+		.bus = lane->device ? piece->bus : 0,
 		.status = piece->status,
 	};
 
-	grant_copier_add(container_of(s, struct xen_lane, share)->copier, &copy);
+	grant_copier_add(lane->copier, &copy);
 }
 
 static void share_copy_in(struct share *s, const struct share_piece *piece)

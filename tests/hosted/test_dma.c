@@ -269,6 +269,41 @@ static void copies_are_made_in_device_memory(void **state)
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
 }
 
+/* The copies of a pass cost a hypercall however many they are, and the kernel is not asked. */
+static void copies_are_made_in_one_go(void **state)
+{
+	struct double_stats before, after;
+	struct trial t[20];
+
+	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
+			   &(struct guest_opts){0});
+	world_assert_works(&world.guest);
+	held_hold(world.disk);
+	for (unsigned i = 0; i < 20; i++) {
+		trial_init(&t[i], i % 2 ? BLKIF_WRITE : BLKIF_READ, 11, i * 100);
+		/* One of a write's pages, and one of a read's, is no page of the guest's. */
+		if (i == 5 || i == 6)
+			t[i].segments[10].gref = 4000;
+		assert_int_equal(front_submit(world.guest.front, &t[i].req), 0);
+	}
+	double_get_stats(&before);
+	front_push(world.guest.front);
+	assert_true(held_wait(world.disk, 19));
+	double_get_stats(&after);
+	assert_int_equal(after.copy_segments - before.copy_segments, 110);
+	assert_int_equal(after.direct_copy_calls - before.direct_copy_calls, 1);
+	held_release(world.disk, false);
+	trial_collect();
+	double_get_stats(&after);
+	assert_int_equal(after.copy_segments - before.copy_segments, 220);
+	assert_int_equal(after.direct_copy_calls - before.direct_copy_calls, 2);
+	assert_int_equal(after.copy_calls, before.copy_calls);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(t[i].req.status, i == 5 || i == 6 ? BLKIF_ERROR : BLKIF_OKAY);
+		trial_fini(&t[i]);
+	}
+}
+
 /* How long pages are mapped */
 
 static void pages_are_mapped_as_long_as_the_device_has_them(void **state)
@@ -811,6 +846,7 @@ int main(void)
 		in_auto(a_small_indirect_request_is_fetched_once),
 		in_auto(auto_copies_all_unless_told),
 		in_auto(copies_are_made_in_device_memory),
+		in_auto(copies_are_made_in_one_go),
 		in_dma(pages_are_mapped_as_long_as_the_device_has_them),
 		in_dma(pages_outlive_their_guest),
 		in_persistent(pages_outlive_their_guest),

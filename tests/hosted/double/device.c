@@ -128,20 +128,30 @@ static uint64_t page_to_bus(const struct double_domain *d, unsigned page)
 	return ((d->serial + 1) * (uint64_t)DOMAIN_FRAMES + frame) * DOUBLE_PAGE_SIZE;
 }
 
+/* DOUBLE_DOMAIN_PAGES: none is there. */
+static unsigned bus_frame_to_page(uint64_t frame)
+{
+	uint64_t page =
+		(frame / (2 * bus_run) ^ SHUFFLE) * bus_run + bus_run - 1 - frame % (2 * bus_run);
+
+	return frame % (2 * bus_run) < bus_run && page < DOUBLE_DOMAIN_PAGES ? (unsigned)page
+									     : DOUBLE_DOMAIN_PAGES;
+}
+
 void *double_bus_to_memory(uint64_t bus, bool write)
 {
 	uint64_t frame = bus / DOUBLE_PAGE_SIZE % DOMAIN_FRAMES;
 	uint64_t owner = bus / DOUBLE_PAGE_SIZE / DOMAIN_FRAMES;
 	struct double_domain *d = NULL;
 	char *memory = NULL;
-	uint64_t page;
+	unsigned page;
 
 	/* The domain may be dead: its memory is not, as long as it is mapped. */
 	if (owner && owner <= UINT32_MAX)
 		d = double_find_serial((unsigned)owner - 1);
 	pthread_mutex_lock(&double_gnttab_lock);
-	page = (frame / (2 * bus_run) ^ SHUFFLE) * bus_run + bus_run - 1 - frame % (2 * bus_run);
-	if (d && frame % (2 * bus_run) < bus_run && page < DOUBLE_DOMAIN_PAGES &&
+	page = bus_frame_to_page(frame);
+	if (d && page < DOUBLE_DOMAIN_PAGES &&
 	    (write ? d->devices[page].writers : d->devices[page].readers))
 		memory = d->host + page * DOUBLE_PAGE_SIZE + bus % DOUBLE_PAGE_SIZE;
 	if (!memory)
@@ -541,6 +551,46 @@ static bool query(xencall_handle *x, uint64_t what, void *arg)
 	return true;
 }
 
+/* One side is a grant, the other a frame of domain 0's own, as far as it is gntalloc's. */
+static int16_t copy_one(const struct gnttab_copy *op)
+{
+	bool to_grant = op->flags == GNTCOPY_dest_gref;
+	const struct gnttab_copy_ptr *grant = to_grant ? &op->dest : &op->source;
+	const struct gnttab_copy_ptr *own = to_grant ? &op->source : &op->dest;
+	struct double_domain *self = double_get_domain(0);
+	uint64_t frame = own->u.gmfn % DOMAIN_FRAMES;
+	unsigned page = bus_frame_to_page(frame);
+
+	if ((!to_grant && op->flags != GNTCOPY_source_gref) || own->domid != DOMID_SELF || !pv)
+		double_abort("a copy of this kind is not in the double");
+	if (own->offset + op->len > DOUBLE_PAGE_SIZE || grant->offset + op->len > DOUBLE_PAGE_SIZE)
+		return GNTST_bad_copy_arg;
+	if (own->u.gmfn / DOMAIN_FRAMES != self->serial + 1 || page >= DOUBLE_DOMAIN_PAGES ||
+	    !shared[page].used || shared[page].late)
+		return GNTST_general_error;
+	return double_gnttab_copy(grant->domid, grant->u.ref, grant->offset,
+				  self->host + (size_t)page * DOUBLE_PAGE_SIZE + own->offset,
+				  op->len, to_grant);
+}
+
+static int copy_all(xencall_handle *x, struct gnttab_copy *ops, uint64_t nr)
+{
+	bool fails = double_fails(DOUBLE_GNTTAB_COPY, NULL);
+	int error = fails ? errno : 0;
+
+	pthread_mutex_lock(&double_gnttab_lock);
+	counters.direct_copy_calls++;
+	if (!find_buffer(x, (char *)ops, nr * sizeof(*ops))) {
+		error = EFAULT;
+		nr = 0;
+	}
+	for (uint64_t i = 0; i + fails < nr; i++)
+		ops[i].status = copy_one(&ops[i]);
+	pthread_mutex_unlock(&double_gnttab_lock);
+	errno = error;
+	return error ? -1 : 0;
+}
+
 int xencall3(xencall_handle *x, unsigned int op, uint64_t arg1, uint64_t arg2, uint64_t arg3)
 {
 	bool map = arg1 == GNTTABOP_map_grant_ref;
@@ -551,6 +601,8 @@ int xencall3(xencall_handle *x, unsigned int op, uint64_t arg1, uint64_t arg2, u
 
 	if (op == __HYPERVISOR_grant_table_op && arg3 == 1 && query(x, arg1, maps))
 		return 0;
+	if (op == __HYPERVISOR_grant_table_op && arg1 == GNTTABOP_copy)
+		return copy_all(x, (void *)(uintptr_t)arg2, arg3);
 	if (op != __HYPERVISOR_grant_table_op || (!map && arg1 != GNTTABOP_unmap_grant_ref))
 		double_abort("hypercall %u, %lu is not in the double", op, (unsigned long)arg1);
 	fails = double_fails(map ? DOUBLE_DEVICE_MAP : DOUBLE_DEVICE_UNMAP, NULL);
@@ -697,6 +749,7 @@ unsigned double_device_leaks(void)
 void double_device_add_stats(struct double_stats *stats)
 {
 	pthread_mutex_lock(&double_gnttab_lock);
+	stats->direct_copy_calls = counters.direct_copy_calls;
 	stats->device_calls = counters.device_calls;
 	stats->device_maps = counters.device_maps;
 	stats->device_unmaps = counters.device_unmaps;

@@ -195,7 +195,8 @@ void double_on_store(void (*fn)(void *arg, bool write, const char *path), void *
 
 /* Counters of domain 0's doings. */
 struct double_stats {
-	uint64_t copy_calls;
+	uint64_t copy_calls;        /* by gntdev */
+	uint64_t direct_copy_calls; /* hypercalls */
 	uint64_t copy_segments;
 	uint64_t copy_failed;   /* segments with a status other than okay */
 	uint64_t copy_bad_args; /* segments that no sane caller asks for */

@@ -322,20 +322,42 @@ static void copy_segment(xengnttab_grant_copy_segment_t *seg)
 }
 
 /* With the lock held, which is let go for the hook. */
+static void tell_copy_hook(unsigned domid, uint32_t ref)
+{
+	void (*hook)(void *arg, unsigned domid, uint32_t ref) = copy_hook;
+	void *arg = copy_hook_arg;
+
+	if (!hook)
+		return;
+	pthread_mutex_unlock(&double_gnttab_lock);
+	hook(arg, domid, ref);
+	pthread_mutex_lock(&double_gnttab_lock);
+}
+
+int16_t double_gnttab_copy(unsigned domid, uint32_t ref, unsigned offset, char *local, unsigned len,
+			   bool to_grant)
+{
+	int16_t status = GNTST_okay;
+	char *granted;
+
+	counters.copy_segments++;
+	tell_copy_hook(domid, ref);
+	granted = resolve(domid, ref, offset, to_grant, &status);
+	if (!granted)
+		counters.copy_failed++;
+	else
+		memcpy(to_grant ? granted : local, to_grant ? local : granted, len);
+	return status;
+}
+
 static void copy_batch(xengnttab_grant_copy_segment_t *segs, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
-		if (copy_hook) {
-			void (*hook)(void *arg, unsigned domid, uint32_t ref) = copy_hook;
-			void *arg = copy_hook_arg;
-			bool from_grant = segs[i].flags & GNTCOPY_source_gref;
+		bool from_grant = segs[i].flags & GNTCOPY_source_gref;
 
-			pthread_mutex_unlock(&double_gnttab_lock);
-			hook(arg,
-			     from_grant ? segs[i].source.foreign.domid : segs[i].dest.foreign.domid,
-			     from_grant ? segs[i].source.foreign.ref : segs[i].dest.foreign.ref);
-			pthread_mutex_lock(&double_gnttab_lock);
-		}
+		tell_copy_hook(from_grant ? segs[i].source.foreign.domid
+					  : segs[i].dest.foreign.domid,
+			       from_grant ? segs[i].source.foreign.ref : segs[i].dest.foreign.ref);
 		copy_segment(&segs[i]);
 	}
 }

@@ -104,6 +104,12 @@ void double_gnttab_end_process(void);
 /* Both with double_gnttab_lock held; the hook is called without it. */
 void double_gnttab_tell_hook(bool map, const struct double_domain *d, uint32_t ref, bool writable);
 bool double_gnttab_has_room(uint32_t pages);
+/*
+ * The same. Copies to a granted page, or from one, and returns the status; the counters and faults
+ * are those of all copies.
+ */
+int16_t double_gnttab_copy(unsigned domid, uint32_t ref, unsigned offset, char *local, unsigned len,
+			   bool to_grant);
 
 void double_device_init(void);
 unsigned double_device_leaks(void);
