@@ -419,11 +419,9 @@ static void device_done(struct blkif_engine *e, struct blkif_io *io)
 
 static void take_back_finished(struct blkif_engine *e)
 {
-	struct list finished = LIST_INIT(finished);
 	struct list *pos;
 
-	list_splice_tail(&finished, &e->finished);
-	while ((pos = list_pop(&finished))) {
+	while ((pos = list_pop(&e->finished))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 
 		if (io->bio.result < 0)
