@@ -81,7 +81,7 @@ def figure(number):
     if number is None:
         return "-"
     size = abs(number)
-    if size >= 100 or number == int(number):
+    if size >= 100 or number == 0 or isinstance(number, int):
         return f"{number:.0f}"
     return f"{number:.1f}" if size >= 10 else f"{number:.2f}" if size >= 0.095 else f"{number:.2g}"
 

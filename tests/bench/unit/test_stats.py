@@ -24,7 +24,8 @@ class Numbers(unittest.TestCase):
 
     def test_figures_keep_three_digits(self):
         for number, text in ((None, "-"), (12345.6, "12346"), (99.96, "100.0"), (12.34, "12.3"),
-                             (1.234, "1.23"), (0.0123, "0.012"), (0, "0"), (32, "32")):
+                             (1.234, "1.23"), (0.0123, "0.012"), (0, "0"), (0.0, "0"),
+                             (32, "32"), (1.0, "1.00")):
             self.assertEqual(stats.figure(number), text)
 
     def test_median_with_spread(self):
