@@ -22,10 +22,6 @@ check: deps-build deps-check deps-lab
 fuzz: deps-build deps-check
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
-# Measures the NVMe driver and its ways of sharing against the kernel's, into doc/bench-nvme.md.
-bench-nvme: deps-lab all
-	@lab/bench-nvme
-
 # Measures Sluice against what a user would run instead, into doc/bench: guests on real Xen, segments
 # at full speed, many disks. JOBS=a,b measures only those, into $(BUILD)/bench.
 bench: deps-build deps-lab deps-bench all
@@ -58,4 +54,4 @@ deps-%:
 clean:
 	@rm -rf $(BUILD) build-asan build-fuzz
 
-.PHONY: all demo check fuzz bench bench-native bench-scale bench-lab bench-nvme bench-sivshm lab install clean
+.PHONY: all demo check fuzz bench bench-native bench-scale bench-lab bench-sivshm lab install clean
