@@ -73,7 +73,8 @@ copied=$(vbd_stat guest .shared_by.copy.bytes) mapped=$(vbd_stat guest .shared_b
 map_from=$(vbd_state guest .map_from)
 [ $((copied + mapped)) = $((read_bytes + write_bytes)) ] || fail "$copied bytes were copied and" \
 	"$mapped mapped, which is not what the guest read and wrote"
-[ "$mapped" -gt 0 ] || [ "$map_from" -gt 1048576 ] || fail "no byte went straight to the drive"
+# The largest request of an unmodified guest's is 128 KiB: copying may cost less up to there.
+[ "$mapped" -gt 0 ] || [ "$map_from" -gt 131072 ] || fail "no byte went straight to the drive"
 story "of these bytes the drive itself fetched and stored $mapped in the guest's pages, by the" \
 	"addresses that Xen gave for the guest's grants; $copied were copied, of requests of less than" \
 	"$map_from bytes, for which that was measured to cost less"
