@@ -4,7 +4,7 @@
 # timeout: 2400
 # bring: qemu.cpio
 # drive: kernel null=1G namespaces=10
-# drive: sluice null=1G namespaces=6
+# drive: sluice null=1G namespaces=7
 # drive: alone null=1G
 
 # Drives of nothing, all alike: what takes time is what is between a guest and its drive.  What came
@@ -40,13 +40,14 @@ must sluice bdev create uring file "$(drive kernel 9)"
 must sluice bdev create null nothing --size 1G
 step "creating the guest"
 create_guest guest pv bench \
-	"$(sluice_disk xvda driven1,sharing=dma)" "$(sluice_disk xvdb driven2,sharing=dma)" \
-	"$(sluice_disk xvdc driven3,sharing=dma)" "$(sluice_disk xvdd driven4,sharing=dma)" \
+	"$(sluice_disk xvda driven1)" "$(sluice_disk xvdb driven2)" \
+	"$(sluice_disk xvdc driven3)" "$(sluice_disk xvdd driven4)" \
 	"$(kernel_disk xvde 1)" "$(kernel_disk xvdf 2)" "$(kernel_disk xvdg 3)" "$(kernel_disk xvdh 4)" \
 	"$(qemu_disk xvdi 5)" "$(qemu_disk xvdj 6)" "$(qemu_disk xvdk 7)" "$(qemu_disk xvdl 8)" \
 	"$(sluice_disk xvdm driven5,sharing=dma,persistent=no)" \
 	"$(sluice_disk xvdn driven6,sharing=copy)" \
-	"$(sluice_disk xvdo file)" "$(sluice_disk xvdp nothing,sharing=copy)"
+	"$(sluice_disk xvdo file)" "$(sluice_disk xvdp nothing,sharing=copy)" \
+	"$(sluice_disk xvdq driven7,sharing=dma)"
 await_result guest 60 up
 domid=$(xl domid guest)
 

@@ -130,13 +130,13 @@ class Goals(unittest.TestCase):
         return {goal.name: goal for goal in lab.goals(left.read())}[name]
 
     def test_the_better_of_the_others_counts(self):
-        goal = self.goal(f"lab-{JOB}-of-best", dma=300, blkback=100, xen_block=250)
+        goal = self.goal(f"lab-{JOB}-of-best", auto=300, blkback=100, xen_block=250)
         self.assertAlmostEqual(goal.measured, 1.2)
         self.assertEqual(goal.wanted, 1.5)
         self.assertFalse(goal.met)
 
     def test_most_of_what_the_drive_gives_is_enough(self):
-        goal = self.goal(f"lab-{JOB}-of-best", dma=260, blkback=200, dom0=300)
+        goal = self.goal(f"lab-{JOB}-of-best", auto=260, blkback=200, dom0=300)
         self.assertAlmostEqual(goal.wanted, 0.85 * 1.5)
         self.assertTrue(goal.met)
 
@@ -148,7 +148,7 @@ class Goals(unittest.TestCase):
     def test_the_tail_may_vary_as_the_others_rounds_do(self):
         left = Left(self)
         for number, p99 in ((1, 90), (2, 100), (3, 110)):
-            left.measure(number, JOB, "dma", 10000, [10, 19700, 105, 300], p99_us=105)
+            left.measure(number, JOB, "auto", 10000, [10, 19700, 105, 300], p99_us=105)
             left.measure(number, JOB, "blkback", 10000, [10, 19700, 100, 300], p99_us=p99)
         goal = {goal.name: goal for goal in lab.goals(left.read())}[f"lab-{JOB}-p99-of-best"]
         self.assertAlmostEqual(goal.wanted, 1.1)
