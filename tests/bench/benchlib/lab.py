@@ -209,7 +209,7 @@ def curve(counts):
 def read(folder):
     """The results of what the scenario left in FOLDER."""
     results = Results("lab", {"seconds": SECONDS, "controls": OTHERS + ["dom0"],
-                              "poll_us": 10000, "unsteady_clock": []})
+                              "poll_us": 10000, "scheduler": "none", "unsteady_clock": []})
     for line in lines_of(folder / "versions"):
         name, _, version = line.partition(" ")
         found = re.search(r"\d+(\.\d+)+[-\w.]*", version)
@@ -331,6 +331,7 @@ def section(results):
         "Every way serves an equal namespace of an NVMe drive behind which nothing takes time "
         "(QEMU's null-co), to the same unmodified guest with one processor; dom0 has the other. "
         "Figures of an emulated machine mean nothing by themselves: compare those of one line.", "",
+        *conditions(results.settings), "",
         *(f"- **{way}**: {WORDS[way]}" for way in [*ways, "driver"] if way in results.ways()), "",
         "`batch32` are 32 requests in flight, handed over and awaited 16 at a time by io_uring; "
         "`4x8` four processes with 8 each and a system call of libaio for each request; `depth1` "
@@ -374,6 +375,15 @@ def section(results):
     for plot in plots:
         text += ["", plot.markdown()]
     return "\n".join(text), plots
+
+
+def conditions(settings):
+    """What is not as it comes, in favour of whom it may be."""
+    if settings.get("scheduler"):
+        yield ("Disks and drives have the scheduler that Linux gives those with several queues: "
+               f"{settings['scheduler']}.")
+    yield (f"An idle queue is polled by sluiced for {settings['poll_us'] / 1000:g} ms, and not for 1 "
+           "as it comes: all takes some twenty times as long here, a guest's pauses too.")
 
 
 def cost_cell(results, job, way):
