@@ -5,20 +5,21 @@
 
 images=$cache/images
 busybox=$images/busybox
-tools=${LAB_TOOLS:-$repo/build/lab/tools}
+build=$(cd "$repo" && realpath -m "${BUILD:-build}")
+tools=${LAB_TOOLS:-$build/lab/tools}
 destdir=${SLUICE_DESTDIR:-}
 # shellcheck source=cpio.sh
 . "$lab/lib/cpio.sh"
 
-# The tree to test, in $destdir: the one that was named, or what meson installs of build/.
+# The tree to test, in $destdir: the one that was named, or what meson installs of $build.
 install_tree() { # DIRECTORY, for the log
 	[ -z "$destdir" ] || return 0
-	[ -e "$repo/build/build.ninja" ] ||
-		die "nothing to test: run make, or set SLUICE_DESTDIR to an installed tree"
-	destdir=$repo/build/lab/destdir
+	[ -e "$build/build.ninja" ] ||
+		die "nothing to test in $build: run make, or set SLUICE_DESTDIR to an installed tree"
+	destdir=$build/lab/destdir
 	rm -rf "$destdir"
 	mkdir -p "$destdir"
-	meson install -C "$repo/build" --destdir "$destdir" >"$1/install.log" 2>&1 ||
+	meson install -C "$build" --destdir "$destdir" >"$1/install.log" 2>&1 ||
 		die "meson install failed: $(tail -n1 "$1/install.log")"
 }
 

@@ -19,7 +19,7 @@ import re
 import subprocess
 import tempfile
 
-from .machine import REPO, Failure
+from .machine import REPO, Failure, commit
 from .page import compared, table
 from .plots import bars, cdf
 from .results import Results
@@ -119,12 +119,19 @@ def run(args):
         if name not in JOBS:
             raise Failure(f"lab has no job '{name}': they are {', '.join(JOBS)}")
     out = pathlib.Path(os.environ.get("LAB_OUT", REPO / "build/lab")) / "bench"
+    commit()  # is what is measured, whatever is committed in the meantime
     with tempfile.TemporaryDirectory() as extra:
         lines = plan(jobs, args.rounds)
         (pathlib.Path(extra) / "plan").write_text("\n".join(lines) + "\n")
-        done = subprocess.run([REPO / "lab/run", "bench"], env=dict(os.environ, LAB_EXTRA=extra),
-                              check=False)
-    if done.returncode:
+        env = dict(os.environ, LAB_EXTRA=extra, BUILD=str(pathlib.Path(args.build).resolve()))
+        with subprocess.Popen([REPO / "lab/run", "bench"], env=env) as running:
+            try:
+                status = running.wait()
+            except BaseException:
+                running.terminate()  # and not killed: it has a machine to end
+                running.wait()
+                raise
+    if status:
         raise Failure(f"the lab's scenario failed: see {out}")
     return read(out)
 

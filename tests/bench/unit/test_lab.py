@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The lab's plan, and what is made of the lines that a run leaves."""
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import tempfile
+import time
 import unittest
 
 from . import made_up  # noqa: F401 (finds benchlib)
@@ -71,6 +75,44 @@ class Plan(unittest.TestCase):
     def test_an_unknown_job_is_refused(self):
         with self.assertRaisesRegex(Failure, "no job 'nonesuch'"):
             lab.run(type("Args", (), {"only": ["nonesuch"], "rounds": 1}))
+
+
+class Run(unittest.TestCase):
+    """With a lab/run of the test's own, which says what it was given."""
+
+    def start(self, script):
+        place = tempfile.TemporaryDirectory()
+        self.addCleanup(place.cleanup)
+        self.folder = pathlib.Path(place.name)
+        (self.folder / "lab").mkdir()
+        (self.folder / "lab/run").write_text(f"#!/bin/sh\n{script}\n")
+        (self.folder / "lab/run").chmod(0o700)
+        code = ("import pathlib, signal, types\n"
+                "from benchlib import lab\n"
+                "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+                f"lab.REPO = pathlib.Path({str(self.folder)!r})\n"
+                f"lab.run(types.SimpleNamespace(only=[{JOB!r}], rounds=1, build='mine'))\n")
+        return subprocess.Popen([sys.executable, "-B", "-c", code], stderr=subprocess.PIPE, text=True,
+                                cwd=pathlib.Path(lab.__file__).parents[1],
+                                env=dict(os.environ, OUT=str(self.folder)))
+
+    def test_what_is_to_be_tested_is_said(self):
+        with self.start('echo "$1 $BUILD" >"$OUT/given"; wc -l <"$LAB_EXTRA/plan" >>"$OUT/given"; '
+                        'exit 1') as running:
+            self.assertIn("the lab's scenario failed", running.communicate()[1])
+        build = pathlib.Path(lab.__file__).parents[1] / "mine"
+        self.assertEqual((self.folder / "given").read_text().splitlines(),
+                         [f"bench {build}", str(len(lab.plan([JOB], 1)))])
+
+    def test_it_ends_its_machine_before_it_ends(self):
+        with self.start('trap \'sleep 1; touch "$OUT/ended"; exit 130\' TERM; touch "$OUT/begun"; '
+                        'while :; do sleep 0.1; done') as running:
+            while not (self.folder / "begun").exists():
+                self.assertIsNone(running.poll())
+                time.sleep(0.02)
+            running.terminate()
+            running.communicate()
+        self.assertTrue((self.folder / "ended").exists())
 
 
 class Read(unittest.TestCase):
