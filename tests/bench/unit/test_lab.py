@@ -153,6 +153,16 @@ class Read(unittest.TestCase):
         self.assertEqual([sample["round"] for sample in results.samples], [2])
         self.assertIn("Not counted are 2", lab.section(results)[0])
 
+    def test_what_is_not_as_it_comes_is_said(self):
+        left = Left(self)
+        left.measure(1, JOB, "dma", 500, [20, 1000])
+        results = left.read()
+        text = lab.section(results)[0]
+        self.assertIn("several queues: none.\nAn idle queue is polled by sluiced for 10 ms, and not for 1", text)
+        # What was measured before that is not said to have been so.
+        del results.settings["scheduler"]
+        self.assertNotIn("several queues", lab.section(results)[0])
+
     def test_a_broken_line_is_told(self):
         left = Left(self)
         left.lines["counters"].append('{"at":"begin 1')
