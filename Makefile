@@ -23,7 +23,8 @@ fuzz: deps-build deps-check
 	@tests/fuzz/run $(FUZZ_SECONDS)
 
 # Measures Sluice against what a user would run instead, into doc/bench: guests on real Xen, segments
-# at full speed, many disks. JOBS=a,b measures only those, into $(BUILD)/bench.
+# at full speed, many disks. A part alone is bench-lab, bench-native or bench-scale; these with
+# JOBS=a,b measure only those, into $(BUILD)/bench.
 bench: deps-build deps-lab deps-bench all
 	@BUILD=$(BUILD) tests/bench/bench native
 	@BUILD=$(BUILD) tests/bench/bench scale

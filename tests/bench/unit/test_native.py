@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The native part: which jobs are picked, what its goals ask for, what callgrind's profiles say."""
+import pathlib
+import tempfile
 import unittest
+from unittest import mock
 
 from . import made_up  # noqa: F401 (sets the path)
 from benchlib import callgrind, native
@@ -116,9 +119,24 @@ class Goals(unittest.TestCase):
         self.assertEqual(goals["native-null-depth-1-of-r"].wanted, 3.5)
         self.assertEqual(goals["native-null-depth-128-of-r"].wanted, 1.5)
         self.assertTrue(goals["native-null-depth-128-of-r"].met)
+        # Of requests that copy it is said for no cores.
+        self.assertEqual(self.goals(50, 2)["native-ram-4k-depth-32-of-r"].wanted, 1.75)
 
     def test_what_was_not_measured_is_missed(self):
         self.assertFalse(any(goal.met for goal in native.goals(Results("native"))))
+
+
+class Files(unittest.TestCase):
+    def test_a_file_is_where_there_is_room(self):
+        place = tempfile.TemporaryDirectory(dir="/var/tmp")  # tmpfs may have no direct I/O
+        self.addCleanup(place.cleanup)
+        build = pathlib.Path(place.name)
+        with mock.patch.object(native.os, "posix_fallocate", side_effect=[OSError(28, "full"), None]):
+            path, kind = native.file_place(build)
+        self.assertEqual((pathlib.Path(path).parent, kind), (build, "disk"))
+        with mock.patch.object(native, "FILE_SIZE", 1 << 60), self.assertRaisesRegex(Failure, "make room"):
+            native.file_place(build)
+        self.assertEqual([str(left) for left in build.iterdir()], [path])
 
 
 if __name__ == "__main__":
