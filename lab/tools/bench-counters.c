@@ -6,13 +6,13 @@
  *		DOMID LOG...
  *
  * Follows logs, such as a guest's console, for lines `@begin TEXT' and `@end TEXT' (blkload
- *--announce), and prints for each a line of JSON with the counters of that moment: the run time of
- *the guest and of dom0 and the time that processors were idle, by Xen's own account in nanoseconds;
- *the run time of processes, the nanoseconds that sluiced found work to do, by RPC, and dom0's
- *interrupts by name.
+ * --announce), and prints for each a line of JSON with the counters of that moment: the run time
+ * of the guest and of dom0 and the time that processors were idle, by Xen's own account in
+ * nanoseconds; the run time of processes, the nanoseconds that sluiced found work to do, by RPC,
+ * and dom0's interrupts by name.
  *
  * The load rests for a moment meanwhile, which all of this has to fit in: so it is one process,
- *that starts none and otherwise sleeps.
+ * that starts none and otherwise sleeps.
  */
 #include <errno.h>
 #include <fcntl.h>

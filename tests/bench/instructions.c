@@ -6,14 +6,15 @@
  *		instructions BDEV WAY DEPTH PAGES
  *
  * The backend's reactor is the real one and has no thread of its own: a stepper gives it turns
- *until the disk is connected, and from then on this program does, one turn at a time.  A frontend
- *puts DEPTH requests of PAGES pages into the ring, the reactor has its turn (counted), the frontend
- * takes the responses; so each request costs the same each time, and figures of two commits can be
- * compared to the digit.  Two profiles are dumped: "work", and "vain" of turns without a request.
+ * until the disk is connected, and from then on this program does, one turn at a time.  A frontend
+ * puts DEPTH requests of PAGES pages into the ring, the reactor has its turn (counted), the
+ * frontend takes the responses; so each request costs the same each time, and figures of two
+ * commits can be compared to the digit.  Two profiles are dumped: "work", and "vain" of turns
+ * without a request.
  *
  * WAY is how data is shared: copy, map, persistent and dma over the double of Xen's libraries,
- *whose calls are counted and whose instructions are not (the linker puts us in between); direct
- *over a segment.  What was counted is printed, a name and a number a line.
+ * whose calls are counted and whose instructions are not (the linker puts us in between); direct
+ * over a segment.  What was counted is printed, a name and a number a line.
  */
 #include <pthread.h>
 #include <stdatomic.h>

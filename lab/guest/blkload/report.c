@@ -3,9 +3,8 @@
  * Histogram, percentiles, and the line of JSON that a run ends with.
  *
  * A percentile is a claim about the rare cases, and needs some of them: one with less than a
- * hundred latencies beyond it is null.  Who wants more of it merges histograms of several runs,
- * which
- * --histogram prints for that.
+ * hundred latencies beyond it is null.  Who wants more of it merges the histograms of several runs
+ * (--histogram).
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -3,9 +3,9 @@
  * Stamps: what makes damage visible that no error status shows.
  *
  * Each 512-byte sector that is written names itself: it carries the seed of the run, its own
- *number, the number of the write that put it there (its generation) and a checksum over all 512
- *bytes.  The generation that each sector must have is kept in memory, and compared at every read.
- *From what a wrong sector carries follows what went wrong:
+ * number, the number of the write that put it there (its generation) and a checksum over all 512
+ * bytes.  The generation that each sector must have is kept in memory, and compared at every read.
+ * From what a wrong sector carries follows what went wrong:
  *
  *	checksum or magic wrong		torn or overwritten by something else
  *	another sector's number		misplaced
@@ -14,7 +14,7 @@
  *	a greater generation		a write that blkload was told had failed, or not yet made
  *
  * The table of generations can be saved and loaded, so that the next life of a guest can hold the
- *disk to what the last one was told.
+ * disk to what the last one was told.
  */
 #include <errno.h>
 #include <fcntl.h>
