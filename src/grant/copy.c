@@ -31,7 +31,7 @@ struct by_gntdev {
 /* Those of which we know both sides; the hypervisor reads and writes them in place. */
 struct direct {
 	uint32_t len;
-	int *status[BATCH_MAX];
+	struct grant_copy copies[BATCH_MAX]; /* of each operation */
 	struct gnttab_copy *ops;
 };
 
@@ -88,22 +88,6 @@ void grant_copier_destroy(struct grant_copier *c)
 	free(c);
 }
 
-static void flush_direct(struct grant_copier *c)
-{
-	struct direct *d = &c->direct;
-
-	if (!d->len)
-		return;
-	if (xencall3(c->xen, __HYPERVISOR_grant_table_op, GNTTABOP_copy, (uintptr_t)d->ops, d->len))
-		log_limited(&c->log_limit, LOG_LEVEL_ERROR, "grant copy of %u pieces failed: %s",
-			    d->len, strerror(errno));
-	/* Whatever became of the call: what the hypervisor says of an operation holds. */
-	for (uint32_t i = 0; i < d->len; i++)
-		if (d->ops[i].status != GNTST_okay)
-			*d->status[i] = -EFAULT;
-	d->len = 0;
-}
-
 static void flush_by_gntdev(struct grant_copier *c)
 {
 	struct by_gntdev *g = &c->by_gntdev;
@@ -124,29 +108,6 @@ static void flush_by_gntdev(struct grant_copier *c)
 		if (failed || g->ops[i].status != GNTST_okay)
 			*g->status[i] = -EFAULT;
 	g->len = 0;
-}
-
-static void add_direct(struct grant_copier *c, const struct grant_copy *copy)
-{
-	struct direct *d = &c->direct;
-	struct gnttab_copy *op;
-	struct gnttab_copy_ptr guest = {
-		.u.ref = copy->ref, .domid = copy->domid, .offset = copy->offset};
-	struct gnttab_copy_ptr own = {.u.gmfn = copy->bus / XEN_PAGE,
-				      .domid = DOMID_SELF,
-				      .offset = (uint16_t)(copy->bus % XEN_PAGE)};
-
-	if (d->len == BATCH_MAX)
-		flush_direct(c);
-	op = &d->ops[d->len];
-	*op = (struct gnttab_copy){
-		.source = copy->to_guest ? own : guest,
-		.dest = copy->to_guest ? guest : own,
-		.len = copy->len,
-		.flags = copy->to_guest ? GNTCOPY_dest_gref : GNTCOPY_source_gref,
-		.status = NOT_DONE,
-	};
-	d->status[d->len++] = copy->status;
 }
 
 static void add_by_gntdev(struct grant_copier *c, const struct grant_copy *copy)
@@ -175,6 +136,49 @@ static void add_by_gntdev(struct grant_copier *c, const struct grant_copy *copy)
 	g->status[g->len++] = copy->status;
 }
 
+static void flush_direct(struct grant_copier *c)
+{
+	struct direct *d = &c->direct;
+
+	if (!d->len)
+		return;
+	if (xencall3(c->xen, __HYPERVISOR_grant_table_op, GNTTABOP_copy, (uintptr_t)d->ops, d->len))
+		log_limited(&c->log_limit, LOG_LEVEL_ERROR, "grant copy of %u pieces failed: %s",
+			    d->len, strerror(errno));
+	/* Whatever became of the call: what the hypervisor says of an operation holds. */
+	for (uint32_t i = 0; i < d->len; i++) {
+		/* The page is with the guest's pager, and the kernel knows how to wait for it. */
+		if (d->ops[i].status == GNTST_eagain)
+			add_by_gntdev(c, &d->copies[i]);
+		else if (d->ops[i].status != GNTST_okay)
+			*d->copies[i].status = -EFAULT;
+	}
+	d->len = 0;
+}
+
+static void add_direct(struct grant_copier *c, const struct grant_copy *copy)
+{
+	struct direct *d = &c->direct;
+	struct gnttab_copy *op;
+	struct gnttab_copy_ptr guest = {
+		.u.ref = copy->ref, .domid = copy->domid, .offset = copy->offset};
+	struct gnttab_copy_ptr own = {.u.gmfn = copy->bus / XEN_PAGE,
+				      .domid = DOMID_SELF,
+				      .offset = (uint16_t)(copy->bus % XEN_PAGE)};
+
+	if (d->len == BATCH_MAX)
+		flush_direct(c);
+	op = &d->ops[d->len];
+	*op = (struct gnttab_copy){
+		.source = copy->to_guest ? own : guest,
+		.dest = copy->to_guest ? guest : own,
+		.len = copy->len,
+		.flags = copy->to_guest ? GNTCOPY_dest_gref : GNTCOPY_source_gref,
+		.status = NOT_DONE,
+	};
+	d->copies[d->len++] = *copy;
+}
+
 void grant_copier_add(struct grant_copier *c, const struct grant_copy *copy)
 {
 	if (c->xen && copy->bus)
@@ -185,6 +189,7 @@ void grant_copier_add(struct grant_copier *c, const struct grant_copy *copy)
 
 void grant_copier_flush(struct grant_copier *c)
 {
+	/* First, as it may leave some to gntdev. */
 	flush_direct(c);
 	flush_by_gntdev(c);
 }

@@ -304,6 +304,41 @@ static void copies_are_made_in_one_go(void **state)
 	}
 }
 
+/* A page that the guest's pager has taken out is no error: the kernel waits for it. */
+static void pages_that_are_paged_out_are_copied(void **state)
+{
+	struct double_stats before, after;
+	char *data = held_data(world.disk);
+	struct trial t;
+
+	world_connect_disk(&(struct disk_opts){.target = "disk,sharing=copy"},
+			   &(struct guest_opts){0});
+	for (uint8_t op = BLKIF_READ; op <= BLKIF_WRITE; op++) {
+		trial_init(&t, op, 5, 0);
+		t.segments[3].first_sect = 2;
+		t.segments[3].last_sect = 5;
+		memset(t.pages[3].data + 1024, 'q', 2048);
+		memset(data, 'd', 5 * TRIAL_PAGE);
+		memset(data + 3 * TRIAL_PAGE, 'e', 2048);
+		double_get_stats(&before);
+		double_fail_copy(WORLD_GUEST, t.pages[3].ref, GNTST_eagain, 1);
+		assert_int_equal(front_req_sync(world.guest.front, &t.req), 0);
+		double_get_stats(&after);
+		assert_int_equal(after.direct_copy_calls - before.direct_copy_calls, 1);
+		assert_int_equal(after.copy_calls - before.copy_calls, 1);
+		assert_int_equal(after.copy_segments - before.copy_segments, 7);
+		for (unsigned i = 0; i < 2048; i++) {
+			char want = op == BLKIF_READ ? 'e' : 'q';
+
+			assert_int_equal(t.pages[3].data[1024 + i], want);
+			assert_int_equal(data[3 * TRIAL_PAGE + i], want);
+		}
+		assert_int_equal(t.pages[3].data[1023], 'p');
+		assert_int_equal(t.pages[3].data[1024 + 2048], 'p');
+		trial_fini(&t);
+	}
+}
+
 /* How long pages are mapped */
 
 static void pages_are_mapped_as_long_as_the_device_has_them(void **state)
@@ -847,6 +882,7 @@ int main(void)
 		in_auto(auto_copies_all_unless_told),
 		in_auto(copies_are_made_in_device_memory),
 		in_auto(copies_are_made_in_one_go),
+		in_auto(pages_that_are_paged_out_are_copied),
 		in_dma(pages_are_mapped_as_long_as_the_device_has_them),
 		in_dma(pages_outlive_their_guest),
 		in_persistent(pages_outlive_their_guest),
