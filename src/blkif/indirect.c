@@ -22,15 +22,21 @@ static void unmap(struct blkif_indirect *in, struct blkif_indirect_page *page)
 	blkif_quota_put(&in->guest->maps, 1);
 }
 
+/* If nothing is mapped. */
+static void give_memory_back(struct blkif_indirect *in)
+{
+	if (in->mapped)
+		return;
+	free(in->pages);
+	in->pages = NULL;
+}
+
 void blkif_indirect_expire(struct blkif_indirect *in, uint64_t since_ns)
 {
 	for (unsigned i = 0; in->mapped && i < BLKIF_INDIRECT_PLACES; i++)
 		if (in->pages[i].addr && in->pages[i].used_ns < since_ns)
 			unmap(in, &in->pages[i]);
-	if (in->mapped)
-		return;
-	free(in->pages);
-	in->pages = NULL;
+	give_memory_back(in);
 }
 
 void blkif_indirect_fini(struct blkif_indirect *in)
@@ -74,7 +80,7 @@ const void *blkif_indirect_get(struct blkif_indirect *in, uint32_t ref, uint64_t
 {
 	struct blkif_indirect_page *page;
 
-	if (!in->pages)
+	if (!in->pages && now_ns >= in->retry_at_ns)
 		in->pages = calloc(BLKIF_INDIRECT_PLACES, sizeof(in->pages[0]));
 	if (!in->pages)
 		return NULL;
@@ -86,6 +92,7 @@ const void *blkif_indirect_get(struct blkif_indirect *in, uint32_t ref, uint64_t
 	}
 	if (!page->addr) {
 		in->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
+		give_memory_back(in);
 		return NULL;
 	}
 	page->used_ns = now_ns;

@@ -56,9 +56,11 @@ static bool have_entry(struct blkif_maps *maps)
 	return true;
 }
 
-/* Nothing is mapped, and so all entries are free. */
+/* If nothing is mapped: then all entries are free. */
 static void give_memory_back(struct blkif_maps *maps)
 {
+	if (maps->mapped)
+		return;
 	while (maps->chunks) {
 		struct blkif_maps_chunk *chunk = maps->chunks;
 
@@ -123,8 +125,11 @@ static struct blkif_map *take_entry(struct blkif_maps *maps, uint64_t now_ns)
 {
 	struct blkif_map *oldest;
 
-	if (have_entry(maps) && blkif_quota_take(&maps->guest->maps, 1))
-		return list_entry(list_pop(&maps->free), struct blkif_map, node);
+	if (blkif_quota_take(&maps->guest->maps, 1)) {
+		if (have_entry(maps))
+			return list_entry(list_pop(&maps->free), struct blkif_map, node);
+		blkif_quota_put(&maps->guest->maps, 1);
+	}
 	if (list_empty(&maps->unused))
 		return NULL;
 	oldest = list_entry(maps->unused.next, struct blkif_map, node);
@@ -172,6 +177,7 @@ struct blkif_map *blkif_maps_get(struct blkif_maps *maps, uint32_t ref, uint64_t
 		maps->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
 		blkif_quota_put(&maps->guest->maps, 1);
 		list_add_head(&maps->free, &map->node);
+		give_memory_back(maps);
 		return NULL;
 	}
 	maps->mapped++;
@@ -189,6 +195,7 @@ void blkif_maps_put(struct blkif_maps *maps, struct blkif_map *map, uint64_t now
 	if (is_bad(maps, map)) {
 		maps->retry_at_ns = now_ns + BLKIF_MAPS_RETRY_NS;
 		drop(maps, map);
+		give_memory_back(maps);
 		return;
 	}
 	map->unused_since_ns = now_ns;
@@ -209,6 +216,5 @@ void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns)
 	}
 	if (any && maps->dma)
 		maps->share->ops->flush(maps->share);
-	if (!maps->mapped)
-		give_memory_back(maps);
+	give_memory_back(maps);
 }

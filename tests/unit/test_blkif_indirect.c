@@ -119,6 +119,27 @@ static void what_cannot_be_mapped_is_left_alone_for_a_while(void **state)
 	assert_non_null(blkif_indirect_get(&in, 6, now + NSEC_PER_SEC));
 }
 
+/* Nothing would expire, and so nothing be given back. */
+static void what_cannot_be_mapped_takes_no_memory(void **state)
+{
+	uint64_t now = 10 * NSEC_PER_SEC;
+
+	refuse = true;
+	assert_null(blkif_indirect_get(&in, 5, now));
+	assert_null(in.pages);
+	refuse = false;
+	assert_null(blkif_indirect_get(&in, 6, now + NSEC_PER_MSEC));
+	assert_null(in.pages);
+	guest.maps.max = 0;
+	assert_null(blkif_indirect_get(&in, 6, now + NSEC_PER_SEC));
+	assert_null(in.pages);
+	guest.maps.max = 1;
+	assert_non_null(blkif_indirect_get(&in, 6, now + 2 * NSEC_PER_SEC));
+	/* One that is mapped stays, whatever becomes of others. */
+	assert_null(blkif_indirect_get(&in, 7, now + 2 * NSEC_PER_SEC));
+	assert_ptr_equal(blkif_indirect_get(&in, 6, now + 2 * NSEC_PER_SEC), &pages[6]);
+}
+
 static void the_guest_has_a_quota(void **state)
 {
 	guest.maps.max = 1;
@@ -152,6 +173,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(places_change_hands_slowly, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_cannot_be_mapped_is_left_alone_for_a_while,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(what_cannot_be_mapped_takes_no_memory, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(the_guest_has_a_quota, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_not_used_expires, setup, teardown),
 	};

@@ -221,6 +221,29 @@ static void an_empty_table_takes_no_memory(void **state)
 	assert_int_equal(maps.nr_entries, 0);
 }
 
+/* Nor has one whose pages cannot be mapped: nothing would expire, and so nothing be given back. */
+static void pages_in_vain_take_no_memory(void **state)
+{
+	struct blkif_map *map;
+
+	refuse = true;
+	map = get(5, 0);
+	assert_int_equal(map != NULL, for_devices);
+	if (map)
+		blkif_maps_put(&maps, map, 0);
+	refuse = false;
+	assert_int_equal(maps.mapped, 0);
+	assert_null(maps.chunks);
+	assert_null(maps.buckets);
+	guest.maps.max = 0;
+	assert_null(get(6, NSEC_PER_SEC));
+	assert_null(maps.chunks);
+	assert_null(maps.buckets);
+	guest.maps.max = REFS;
+	use(7, NSEC_PER_SEC);
+	assert_int_equal(maps.mapped, 1);
+}
+
 /* All in use: one more is no error, but not to be had. */
 static void a_full_table_says_no(void **state)
 {
@@ -369,6 +392,8 @@ int main(void)
 		in_cpu(an_empty_table_takes_no_memory),
 		in_cpu(a_full_table_says_no),
 		in_devices(an_empty_table_takes_no_memory),
+		in_cpu(pages_in_vain_take_no_memory),
+		in_devices(pages_in_vain_take_no_memory),
 		in_devices(a_full_table_says_no),
 		in_cpu(the_guests_quota_holds_over_queues),
 		in_devices(the_guests_quota_holds_over_queues),
