@@ -63,10 +63,11 @@ void *page_pool_take_cold(struct page_pool *pool);
 /* Takes @n pages to @out; so many must be free. */
 static inline void page_pool_take(struct page_pool *pool, void **out, size_t n)
 {
+	/* First, so that warmed() finds all of them counted. */
+	pool->free -= n;
 	for (size_t i = 0; i < n; i++)
 		out[i] = __builtin_expect(pool->nr > pool->cold, 1) ? pool->stack[--pool->nr]
 								    : page_pool_take_cold(pool);
-	pool->free -= n;
 	if (pool->nr < pool->least)
 		pool->least = pool->nr;
 }

@@ -216,6 +216,30 @@ static void new_memory_is_told_of(void **state)
 	page_pool_put(&pool, pages, 2);
 }
 
+static void count_warm(void *arg)
+{
+	*(size_t *)arg = page_pool_count_warm(&pool);
+}
+
+/* However many are taken at once: there may be no later time to be told of them. */
+static void it_is_told_when_they_count(void **state)
+{
+	size_t warm = 0;
+
+	pool.warmed = count_warm;
+	pool.arg = &warm;
+	assert_int_equal(page_pool_grow(&pool, 100), 0);
+	page_pool_take(&pool, pages, 40);
+	assert_int_equal(warm, 40);
+	page_pool_take(&pool, pages + 40, 30);
+	assert_int_equal(warm, 70);
+	page_pool_put(&pool, pages, 70);
+	/* Some that have memory, and some that have none yet. */
+	page_pool_take(&pool, pages, 75);
+	assert_int_equal(warm, 75);
+	page_pool_put(&pool, pages, 75);
+}
+
 /* Takes, puts and grows at random: at each moment all pages are either out or here, once. */
 static void nothing_is_lost(void **state)
 {
@@ -310,6 +334,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(given_memory_stays_the_givers, setup, teardown),
 		cmocka_unit_test_setup_teardown(idle_pages_give_their_memory_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(new_memory_is_told_of, setup, teardown),
+		cmocka_unit_test_setup_teardown(it_is_told_when_they_count, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_is_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(growing_in_vain_changes_nothing, setup, teardown),
 	};
