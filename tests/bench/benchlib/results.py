@@ -47,6 +47,7 @@ METRICS = {
     "cpu_us": (False, "us", "processor time"),
     "passes": (False, "", "rounds of a reactor over its pollers"),
     "off_fair": (False, "", "how far from the mean the furthest is, as a part of it"),
+    "in_vain": (True, "", "the part of the load's looks at a ring that found nothing"),
 }
 
 

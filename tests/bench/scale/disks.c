@@ -62,6 +62,7 @@ void bench_boot(struct bench_world *w, const struct world_opts *opts)
 	memset(w, 0, sizeof(*w));
 	w->nr_disks = opts->disks;
 	w->ram = opts->ram;
+	w->segments = opts->segments;
 	w->disks = calloc(w->nr_disks, sizeof(w->disks[0]));
 	if (!w->disks)
 		bench_die("out of memory");
@@ -97,7 +98,7 @@ static void make_bdev(void *arg)
 		bench_die("%s", err.text);
 }
 
-static void init_queue(struct bench_disk *d, struct disk_queue *q)
+static void init_queue(struct bench_disk *d, struct disk_queue *q, unsigned nr_segments)
 {
 	struct front_opts opts = {
 		.layout = &blkif_layout_x86_64,
@@ -112,8 +113,10 @@ static void init_queue(struct bench_disk *d, struct disk_queue *q)
 		bench_die("out of memory");
 	q->guest.port = double_evtchn_alloc(d->guest.disk.domid, 0);
 	q->page = guest_page_new(&q->guest, false);
-	q->segment =
-		(struct blkif_wire_segment){.gref = q->page.ref, .last_sect = SECTORS_A_PAGE - 1};
+	q->nr_segments = nr_segments;
+	for (unsigned i = 0; i < nr_segments; i++)
+		q->segments[i] = (struct blkif_wire_segment){.gref = q->page.ref,
+							     .last_sect = SECTORS_A_PAGE - 1};
 }
 
 static void publish_queue(struct bench_disk *d, unsigned n)
@@ -143,7 +146,7 @@ void bench_attach(struct bench_world *w, unsigned n, unsigned queues)
 	wait_state(&d->guest.disk, 2);
 	d->nr_queues = queues;
 	for (unsigned i = 0; i < queues; i++) {
-		init_queue(d, &d->queues[i]);
+		init_queue(d, &d->queues[i], w->segments);
 		publish_queue(d, i);
 	}
 	if (queues > 1)
@@ -218,8 +221,8 @@ void disk_set_depth(struct bench_disk *d, unsigned depth)
 			q->slots[n] = (struct disk_slot){
 				.req = {.op = n % 2 ? BLKIF_WRITE : BLKIF_READ,
 					.sector = (uint64_t)n * SECTORS_A_PAGE,
-					.segments = &q->segment,
-					.nr_segments = 1,
+					.segments = q->segments,
+					.nr_segments = q->nr_segments,
 					.done = answered},
 				.queue = q,
 			};

@@ -11,7 +11,7 @@
 #include "guest.h"
 #include "host.h"
 
-enum { DISK_QUEUES_MAX = 4, DISK_SLOTS = 32, DISK_FIRST_DOMID = 10 };
+enum { DISK_QUEUES_MAX = 4, DISK_SLOTS = 32, DISK_FIRST_DOMID = 10, DISK_SEGMENTS_MAX = 8 };
 
 struct disk_queue;
 
@@ -24,7 +24,9 @@ struct disk_slot {
 struct disk_queue {
 	struct guest guest; /* one of this queue alone, as the fixture knows it */
 	struct guest_page page;
-	struct blkif_wire_segment segment; /* all requests of the queue use the one page */
+	/* All segments of all requests of the queue are the one page. */
+	struct blkif_wire_segment segments[DISK_SEGMENTS_MAX];
+	unsigned nr_segments;
 	unsigned depth;
 	unsigned idle; /* slots that wait to be submitted: entries of stack */
 	uint64_t answered;
@@ -43,7 +45,8 @@ struct world_opts {
 	unsigned disks;
 	unsigned queues; /* of each: 1, or up to DISK_QUEUES_MAX */
 	unsigned reactors;
-	bool ram; /* on ram bdevs; else on null */
+	bool ram;          /* on ram bdevs; else on null */
+	unsigned segments; /* pages of a request, up to DISK_SEGMENTS_MAX */
 	unsigned seconds;
 	unsigned times;
 	unsigned depth;
@@ -55,6 +58,7 @@ struct bench_world {
 	unsigned nr_disks;
 	struct bench_disk *disks;
 	bool ram;
+	unsigned segments;
 };
 
 /* Boots it with such an instance, but no disks; the guests' domains are made. */

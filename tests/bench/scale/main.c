@@ -15,7 +15,7 @@ static const char usage[] =
 	"  fair   all --disks at full depth, or the first of them and the others at --depth\n"
 	"  churn  --times a disk comes and goes beside one at depth 1\n"
 	"  --disks N (1)  --queues N (4)  --reactors N (1)  --seconds N (3)  --times N (1000)\n"
-	"  --depth N (0)  --ram (not null)\n";
+	"  --depth N (0)  --ram (not null)  --segments N (1), of a page each\n";
 
 static const struct {
 	const char *name;
@@ -50,6 +50,7 @@ static void read_options(int argc, char **argv, struct world_opts *o)
 		{"times", required_argument, NULL, 't'},
 		{"depth", required_argument, NULL, 'p'},
 		{"ram", no_argument, NULL, 'm'},
+		{"segments", required_argument, NULL, 'g'},
 		{NULL, 0, NULL, 0},
 	};
 	int c;
@@ -74,6 +75,9 @@ static void read_options(int argc, char **argv, struct world_opts *o)
 		case 'p':
 			o->depth = number(optarg, 1, DISK_SLOTS);
 			break;
+		case 'g':
+			o->segments = number(optarg, 1, DISK_SEGMENTS_MAX);
+			break;
 		case 'm':
 			o->ram = true;
 			break;
@@ -89,6 +93,7 @@ int main(int argc, char **argv)
 	struct world_opts opts = {
 		.disks = 1,
 		.queues = 4,
+		.segments = 1,
 		.reactors = 1,
 		.seconds = 3,
 		.times = 1000,

@@ -33,6 +33,7 @@ fair) echo "mean 1000
 least 930
 most 1050
 deviation ${OFF:-0.07}
+looked_in_vain 0.6
 p50_ns 5000
 deep 9000" ;;
 churn) echo "attach_ns 400000
