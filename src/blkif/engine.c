@@ -470,8 +470,13 @@ static int engine_poll(struct poller *p)
 	take_back_finished(e);
 	share_all(e);
 	submit_all(e);
-	/* What the device had at hand is done already: its answer need not wait for a pass. */
+	/*
+	 * What the device had at hand is done already: data and answer go out now. Would reads wait
+	 * for another pass, and writes not, then of many busy queues those got more whose
+	 * frontends happen to be back before their turn.
+	 */
 	take_back_finished(e);
+	share_all(e);
 	answer_all(e);
 	e->feed = false;
 	feed_starved(e);
