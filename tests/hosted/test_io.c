@@ -358,8 +358,7 @@ static uint64_t rounds_of(uint8_t op)
 	return after.worked - before.worked;
 }
 
-/* Would they, busy queues got shares that depend on where a reactor stands when guests come back.
- */
+/* Else busy queues' shares would depend on where the reactor stands when their guests come back. */
 static void reads_take_no_more_rounds_than_writes(void **state)
 {
 	world_start(&plain);
