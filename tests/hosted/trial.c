@@ -3,6 +3,11 @@
 
 #include <string.h>
 
+void trial_connect(void)
+{
+	world_connect_disk(&(struct disk_opts){.target = "disk"}, &(struct guest_opts){0});
+}
+
 void trial_init(struct trial *t, uint8_t op, unsigned nr, uint64_t sector)
 {
 	memset(t, 0, sizeof(*t));
@@ -19,6 +24,12 @@ void trial_init(struct trial *t, uint8_t op, unsigned nr, uint64_t sector)
 	t->req.nr_segments = nr;
 }
 
+void trial_init_batch(struct trial *t, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++)
+		trial_init(&t[i], i % 2 ? BLKIF_WRITE : BLKIF_READ, 11, i * 100);
+}
+
 void trial_fini(struct trial *t)
 {
 	for (unsigned i = 0; i < t->nr_pages; i++) {
@@ -30,8 +41,15 @@ void trial_fini(struct trial *t)
 
 void trial_send(struct trial *t)
 {
-	t->req.status = 99;
-	assert_int_equal(front_submit(world.guest.front, &t->req), 0);
+	trial_send_batch(t, 1);
+}
+
+void trial_send_batch(struct trial *t, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		t[i].req.status = 99;
+		assert_int_equal(front_submit(world.guest.front, &t[i].req), 0);
+	}
 	front_push(world.guest.front);
 }
 
@@ -44,4 +62,22 @@ void trial_collect(void)
 			fail_msg("%s", front_fault(world.guest.front));
 		assert_true(n > 0);
 	}
+}
+
+bool trial_goes_by_bus(struct trial *t)
+{
+	unsigned before = held_by_bus(world.disk);
+
+	trial_send(t);
+	trial_collect();
+	assert_int_equal(t->req.status, BLKIF_OKAY);
+	return held_by_bus(world.disk) > before;
+}
+
+struct double_grant_use trial_use_of(uint32_t ref)
+{
+	struct double_grant_use use;
+
+	double_grant_get_use(WORLD_GUEST, ref, &use);
+	return use;
 }
