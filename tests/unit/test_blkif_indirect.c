@@ -12,33 +12,9 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "fake_share.h"
 
-enum { REFS = 1024, PEER = 7, SETS = BLKIF_INDIRECT_SETS, WAYS = BLKIF_INDIRECT_WAYS };
-
-static char pages[REFS]; /* a byte stands for a page: only its address counts */
-static unsigned mapped[REFS];
-static unsigned calls;
-static bool refuse;
-
-static void *fake_map(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
-		      bool writable)
-{
-	calls++;
-	assert_int_equal(peer, PEER);
-	assert_int_equal(nr, 1);
-	assert_false(writable);
-	if (refuse)
-		return NULL;
-	mapped[refs[0]]++;
-	return &pages[refs[0]];
-}
-
-static void fake_unmap(struct share *s, void *addr, unsigned nr)
-{
-	assert_int_equal(nr, 1);
-	assert_int_equal(mapped[(char *)addr - pages], 1);
-	mapped[(char *)addr - pages]--;
-}
+enum { SETS = BLKIF_INDIRECT_SETS, WAYS = BLKIF_INDIRECT_WAYS };
 
 static const struct share_ops ops = {.map = fake_map, .unmap = fake_unmap};
 static struct share share = {.ops = &ops};
@@ -47,9 +23,7 @@ static struct blkif_indirect in;
 
 static int setup(void **state)
 {
-	memset(mapped, 0, sizeof(mapped));
-	refuse = false;
-	calls = 0;
+	fake_reset(false);
 	memset(&guest, 0, sizeof(guest));
 	guest.maps.max = REFS;
 	blkif_indirect_init(&in, &share, PEER, &guest);
@@ -64,17 +38,14 @@ static size_t used(void)
 static int teardown(void **state)
 {
 	blkif_indirect_fini(&in);
-	for (unsigned i = 0; i < REFS; i++)
-		if (mapped[i])
-			return -1;
-	return used() ? -1 : 0;
+	return fake_is_unmapped() && !used() ? 0 : -1;
 }
 
 static void a_page_is_mapped_once(void **state)
 {
 	for (unsigned i = 0; i < 10; i++)
-		assert_ptr_equal(blkif_indirect_get(&in, 5, i), &pages[5]);
-	assert_int_equal(calls, 1);
+		assert_ptr_equal(blkif_indirect_get(&in, 5, i), &fake.pages[5]);
+	assert_int_equal(fake.calls, 1);
 	assert_int_equal(used(), 1);
 	assert_int_equal(in.mapped, 1);
 }
@@ -87,21 +58,21 @@ static void places_change_hands_slowly(void **state)
 
 	for (unsigned i = 0; i < WAYS; i++)
 		assert_ptr_equal(blkif_indirect_get(&in, 5 + i * SETS, now + i),
-				 &pages[5 + i * SETS]);
+				 &fake.pages[5 + i * SETS]);
 	assert_null(blkif_indirect_get(&in, one_more, now + WAYS));
-	assert_ptr_equal(blkif_indirect_get(&in, 6, now + WAYS), &pages[6]);
-	assert_int_equal(calls, WAYS + 1);
+	assert_ptr_equal(blkif_indirect_get(&in, 6, now + WAYS), &fake.pages[6]);
+	assert_int_equal(fake.calls, WAYS + 1);
 	/* All of them are used again but one. */
 	for (unsigned i = 0; i < WAYS; i++)
 		if (i != 3)
 			assert_non_null(
 				blkif_indirect_get(&in, 5 + i * SETS, now + NSEC_PER_SEC / 2));
 	assert_null(blkif_indirect_get(&in, one_more, now + NSEC_PER_SEC));
-	assert_int_equal(calls, WAYS + 1);
+	assert_int_equal(fake.calls, WAYS + 1);
 	assert_ptr_equal(blkif_indirect_get(&in, one_more, now + NSEC_PER_SEC + 4),
-			 &pages[one_more]);
+			 &fake.pages[one_more]);
 	for (unsigned i = 0; i < WAYS; i++)
-		assert_int_equal(mapped[5 + i * SETS], i != 3);
+		assert_int_equal(fake.mapped[5 + i * SETS], i != 3);
 	assert_int_equal(used(), WAYS + 1);
 	assert_int_equal(in.mapped, WAYS + 1);
 }
@@ -110,11 +81,11 @@ static void what_cannot_be_mapped_is_left_alone_for_a_while(void **state)
 {
 	uint64_t now = 10 * NSEC_PER_SEC;
 
-	refuse = true;
+	fake.refuse = true;
 	assert_null(blkif_indirect_get(&in, 5, now));
-	refuse = false;
+	fake.refuse = false;
 	assert_null(blkif_indirect_get(&in, 6, now + NSEC_PER_MSEC));
-	assert_int_equal(calls, 1);
+	assert_int_equal(fake.calls, 1);
 	assert_int_equal(used(), 0);
 	assert_non_null(blkif_indirect_get(&in, 6, now + NSEC_PER_SEC));
 }
@@ -124,10 +95,10 @@ static void what_cannot_be_mapped_takes_no_memory(void **state)
 {
 	uint64_t now = 10 * NSEC_PER_SEC;
 
-	refuse = true;
+	fake.refuse = true;
 	assert_null(blkif_indirect_get(&in, 5, now));
 	assert_null(in.pages);
-	refuse = false;
+	fake.refuse = false;
 	assert_null(blkif_indirect_get(&in, 6, now + NSEC_PER_MSEC));
 	assert_null(in.pages);
 	guest.maps.max = 0;
@@ -137,7 +108,7 @@ static void what_cannot_be_mapped_takes_no_memory(void **state)
 	assert_non_null(blkif_indirect_get(&in, 6, now + 2 * NSEC_PER_SEC));
 	/* One that is mapped stays, whatever becomes of others. */
 	assert_null(blkif_indirect_get(&in, 7, now + 2 * NSEC_PER_SEC));
-	assert_ptr_equal(blkif_indirect_get(&in, 6, now + 2 * NSEC_PER_SEC), &pages[6]);
+	assert_ptr_equal(blkif_indirect_get(&in, 6, now + 2 * NSEC_PER_SEC), &fake.pages[6]);
 }
 
 static void the_guest_has_a_quota(void **state)
@@ -145,7 +116,7 @@ static void the_guest_has_a_quota(void **state)
 	guest.maps.max = 1;
 	assert_non_null(blkif_indirect_get(&in, 5, 1));
 	assert_null(blkif_indirect_get(&in, 6, 1));
-	assert_int_equal(calls, 1);
+	assert_int_equal(fake.calls, 1);
 	assert_int_equal(used(), 1);
 	assert_non_null(blkif_indirect_get(&in, 5, 1));
 }
@@ -158,12 +129,12 @@ static void what_is_not_used_expires(void **state)
 	blkif_indirect_expire(&in, 110);
 	assert_int_equal(in.mapped, 90);
 	for (unsigned i = 0; i < 100; i++)
-		assert_int_equal(mapped[i], i >= 10);
+		assert_int_equal(fake.mapped[i], i >= 10);
 	assert_int_equal(used(), 90);
 	blkif_indirect_expire(&in, 1000);
 	assert_int_equal(used(), 0);
 	assert_null(in.pages);
-	assert_ptr_equal(blkif_indirect_get(&in, 7, 2000), &pages[7]);
+	assert_ptr_equal(blkif_indirect_get(&in, 7, 2000), &fake.pages[7]);
 }
 
 int main(void)

@@ -12,33 +12,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-
-enum { REFS = 4096, PEER = 7 };
-
-static char pages[REFS]; /* a byte stands for a page: only its address counts */
-static unsigned mapped[REFS];
-static unsigned calls;
-static bool refuse;
-
-static void *fake_map(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
-		      bool writable)
-{
-	calls++;
-	assert_int_equal(peer, PEER);
-	assert_int_equal(nr, 1);
-	assert_true(writable);
-	if (refuse)
-		return NULL;
-	mapped[refs[0]]++;
-	return &pages[refs[0]];
-}
-
-static void fake_unmap(struct share *s, void *addr, unsigned nr)
-{
-	assert_int_equal(nr, 1);
-	assert_int_equal(mapped[(char *)addr - pages], 1);
-	mapped[(char *)addr - pages]--;
-}
+#include "fake_share.h"
 
 /* Mappings for devices: nothing is done before the flush. */
 enum { STEPS_MAX = 4096 };
@@ -54,7 +28,7 @@ static uint64_t bus_of(uint32_t ref)
 static void fake_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool writable,
 			 struct dma_piece *piece)
 {
-	calls++;
+	fake.calls++;
 	assert_int_equal(peer, PEER);
 	assert_true(writable);
 	starts[nr_starts] = piece;
@@ -71,13 +45,13 @@ static void fake_flush(struct share *s)
 {
 	flushes++;
 	for (unsigned i = 0; i < nr_ends; i++) {
-		assert_int_equal(mapped[ends[i]], 1);
-		mapped[ends[i]]--;
+		assert_int_equal(fake.mapped[ends[i]], 1);
+		fake.mapped[ends[i]]--;
 	}
 	for (unsigned i = 0; i < nr_starts; i++) {
-		starts[i]->bus = refuse ? DMA_NO_BUS : bus_of(start_refs[i]);
+		starts[i]->bus = fake.refuse ? DMA_NO_BUS : bus_of(start_refs[i]);
 		starts[i]->handle = start_refs[i];
-		mapped[start_refs[i]] += !refuse;
+		fake.mapped[start_refs[i]] += !fake.refuse;
 	}
 	nr_ends = nr_starts = 0;
 }
@@ -98,9 +72,7 @@ static int setup(void **state)
 {
 	for_devices = *state;
 	nr_starts = nr_ends = flushes = 0;
-	memset(mapped, 0, sizeof(mapped));
-	refuse = false;
-	calls = 0;
+	fake_reset(true);
 	memset(&guest, 0, sizeof(guest));
 	guest.maps.max = REFS;
 	blkif_maps_init(&maps, &share, PEER, &guest, for_devices);
@@ -116,10 +88,7 @@ static int teardown(void **state)
 {
 	blkif_maps_fini(&maps);
 	assert_int_equal(nr_ends, 0);
-	for (unsigned i = 0; i < REFS; i++)
-		if (mapped[i])
-			return -1;
-	return used() ? -1 : 0;
+	return fake_is_unmapped() && !used() ? 0 : -1;
 }
 
 /* A page as its user has it, after the flush of its pass. */
@@ -140,7 +109,7 @@ static void use(uint32_t ref, uint64_t now_ns)
 	if (for_devices)
 		assert_int_equal(map->piece.bus, bus_of(ref));
 	else
-		assert_ptr_equal(map->addr, &pages[ref]);
+		assert_ptr_equal(map->addr, &fake.pages[ref]);
 	blkif_maps_put(&maps, map, now_ns);
 }
 
@@ -153,7 +122,7 @@ static void a_page_is_mapped_once(void **state)
 	blkif_maps_put(&maps, a, 2);
 	blkif_maps_put(&maps, b, 3);
 	use(5, 4);
-	assert_int_equal(calls, 1);
+	assert_int_equal(fake.calls, 1);
 	assert_int_equal(maps.hits, 2);
 	assert_int_equal(maps.misses, 1);
 	assert_int_equal(maps.mapped, 1);
@@ -172,10 +141,10 @@ static void the_least_recently_used_makes_room(void **state)
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
 	use(2000, (BLKIF_MAPS_MAX + 1) * s);
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
-	assert_int_equal(mapped[0], 1);
-	assert_int_equal(mapped[1], 1);
-	assert_int_equal(mapped[2], 0);
-	assert_int_equal(mapped[2000], 1);
+	assert_int_equal(fake.mapped[0], 1);
+	assert_int_equal(fake.mapped[1], 1);
+	assert_int_equal(fake.mapped[2], 0);
+	assert_int_equal(fake.mapped[2000], 1);
 	blkif_maps_put(&maps, held, (BLKIF_MAPS_MAX + 2) * s);
 }
 
@@ -194,7 +163,7 @@ static void a_round_of_too_many_pages_does_not_thrash(void **state)
 			blkif_maps_put(&maps, map, round * 1000);
 		}
 	assert_true(found > asked * 9 / 10);
-	assert_int_equal(calls, BLKIF_MAPS_MAX);
+	assert_int_equal(fake.calls, BLKIF_MAPS_MAX);
 }
 
 /* A table without pages has no memory, as it had at first, and can be used again. */
@@ -226,12 +195,12 @@ static void pages_in_vain_take_no_memory(void **state)
 {
 	struct blkif_map *map;
 
-	refuse = true;
+	fake.refuse = true;
 	map = get(5, 0);
 	assert_int_equal(map != NULL, for_devices);
 	if (map)
 		blkif_maps_put(&maps, map, 0);
-	refuse = false;
+	fake.refuse = false;
 	assert_int_equal(maps.mapped, 0);
 	assert_null(maps.chunks);
 	assert_null(maps.buckets);
@@ -252,7 +221,7 @@ static void a_full_table_says_no(void **state)
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		assert_non_null(held[ref] = get(ref, 0));
 	assert_null(get(2000, 0));
-	assert_int_equal(mapped[2000], 0);
+	assert_int_equal(fake.mapped[2000], 0);
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		blkif_maps_put(&maps, held[ref], 1);
 	assert_null(get(2000, 2));
@@ -278,12 +247,12 @@ static void what_is_idle_expires(void **state)
 	use(2, 200);
 	use(3, 300);
 	blkif_maps_expire(&maps, 200);
-	assert_int_equal(mapped[1], 0);
-	assert_int_equal(mapped[2], 1);
-	assert_int_equal(mapped[3], 1);
+	assert_int_equal(fake.mapped[1], 0);
+	assert_int_equal(fake.mapped[2], 1);
+	assert_int_equal(fake.mapped[3], 1);
 	blkif_maps_expire(&maps, UINT64_MAX);
 	assert_int_equal(maps.mapped, 1);
-	assert_int_equal(mapped[9], 1);
+	assert_int_equal(fake.mapped[9], 1);
 	blkif_maps_put(&maps, held, 400);
 }
 
@@ -291,13 +260,13 @@ static void what_is_idle_expires(void **state)
 static void a_failure_is_not_tried_again_at_once(void **state)
 {
 	use(1, 0);
-	refuse = true;
+	fake.refuse = true;
 	assert_null(blkif_maps_get(&maps, 2, NSEC_PER_SEC));
 	assert_int_equal(used(), 1);
-	refuse = false;
+	fake.refuse = false;
 	for (unsigned i = 0; i < 100; i++)
 		assert_null(blkif_maps_get(&maps, 3, NSEC_PER_SEC + i));
-	assert_int_equal(calls, 2);
+	assert_int_equal(fake.calls, 2);
 	use(1, NSEC_PER_SEC);
 	use(3, 2 * NSEC_PER_SEC);
 	assert_int_equal(maps.mapped, 2);
@@ -312,7 +281,7 @@ static void references_that_collide(void **state)
 	use(11, REFS);
 	blkif_maps_expire(&maps, REFS);
 	assert_int_equal(maps.mapped, 1);
-	assert_int_equal(mapped[11], 1);
+	assert_int_equal(fake.mapped[11], 1);
 	use(1035, REFS);
 	assert_int_equal(maps.mapped, 2);
 }
@@ -324,8 +293,8 @@ static void requests_of_a_pass_share_a_mapping(void **state)
 	struct blkif_map *c = blkif_maps_get(&maps, 6, 1);
 
 	assert_ptr_equal(a, b);
-	assert_int_equal(calls, 2);
-	assert_int_equal(mapped[5], 0);
+	assert_int_equal(fake.calls, 2);
+	assert_int_equal(fake.mapped[5], 0);
 	fake_flush(&share);
 	assert_int_equal(a->piece.bus, bus_of(5));
 	assert_int_equal(c->piece.bus, bus_of(6));
@@ -342,11 +311,11 @@ static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
 	struct blkif_map *a, *b;
 
 	use(1, 0);
-	refuse = true;
+	fake.refuse = true;
 	a = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
 	b = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
 	fake_flush(&share);
-	refuse = false;
+	fake.refuse = false;
 	assert_ptr_equal(a, b);
 	assert_int_equal(a->piece.bus, DMA_NO_BUS);
 	blkif_maps_put(&maps, a, NSEC_PER_SEC);
@@ -356,7 +325,7 @@ static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
 	assert_int_equal(used(), 1);
 	assert_int_equal(maps.mapped, 1);
 	assert_null(blkif_maps_get(&maps, 2, NSEC_PER_SEC + 1));
-	assert_int_equal(calls, 2);
+	assert_int_equal(fake.calls, 2);
 	use(2, 2 * NSEC_PER_SEC);
 	assert_int_equal(maps.mapped, 2);
 }
@@ -367,7 +336,7 @@ static void expiring_is_done_when_it_returns(void **state)
 	use(1, 0);
 	flushes = 0;
 	blkif_maps_expire(&maps, 1);
-	assert_int_equal(mapped[1], 0);
+	assert_int_equal(fake.mapped[1], 0);
 	assert_int_equal(flushes, 1);
 	blkif_maps_expire(&maps, 1);
 	assert_int_equal(flushes, 1);
