@@ -190,53 +190,60 @@ static void idle_pages_give_their_memory_back(void **state)
 	page_pool_put(&pool, again, 64);
 }
 
-static void count_warmed(void *arg)
+/* What the pool tells: how often, and how many pages had memory the last time. */
+struct told {
+	unsigned times;
+	size_t warm;
+};
+
+static void tell(void *arg)
 {
-	++*(unsigned *)arg;
+	struct told *told = arg;
+
+	told->times++;
+	told->warm = page_pool_count_warm(&pool);
+}
+
+static void grow_telling(struct told *told, size_t n)
+{
+	pool.warmed = tell;
+	pool.arg = told;
+	assert_int_equal(page_pool_grow(&pool, n), 0);
 }
 
 /* Who trims is told when there may be something to trim, and of no page twice. */
 static void new_memory_is_told_of(void **state)
 {
-	unsigned warmed = 0;
+	struct told told = {0};
 
-	pool.warmed = count_warmed;
-	pool.arg = &warmed;
-	assert_int_equal(page_pool_grow(&pool, 8), 0);
+	grow_telling(&told, 8);
 	page_pool_take(&pool, pages, 4);
-	assert_int_equal(warmed, 4);
+	assert_int_equal(told.times, 4);
 	page_pool_put(&pool, pages, 4);
 	page_pool_take(&pool, pages, 4);
-	assert_int_equal(warmed, 4);
+	assert_int_equal(told.times, 4);
 	page_pool_put(&pool, pages, 4);
 	assert_int_equal(page_pool_trim(&pool, 0, 8), 0);
 	assert_int_equal(page_pool_trim(&pool, 0, 8), 0);
 	page_pool_take(&pool, pages, 2);
-	assert_int_equal(warmed, 6);
+	assert_int_equal(told.times, 6);
 	page_pool_put(&pool, pages, 2);
-}
-
-static void count_warm(void *arg)
-{
-	*(size_t *)arg = page_pool_count_warm(&pool);
 }
 
 /* However many are taken at once: there may be no later time to be told of them. */
 static void it_is_told_when_they_count(void **state)
 {
-	size_t warm = 0;
+	struct told told = {0};
 
-	pool.warmed = count_warm;
-	pool.arg = &warm;
-	assert_int_equal(page_pool_grow(&pool, 100), 0);
+	grow_telling(&told, 100);
 	page_pool_take(&pool, pages, 40);
-	assert_int_equal(warm, 40);
+	assert_int_equal(told.warm, 40);
 	page_pool_take(&pool, pages + 40, 30);
-	assert_int_equal(warm, 70);
+	assert_int_equal(told.warm, 70);
 	page_pool_put(&pool, pages, 70);
 	/* Some that have memory, and some that have none yet. */
 	page_pool_take(&pool, pages, 75);
-	assert_int_equal(warm, 75);
+	assert_int_equal(told.warm, 75);
 	page_pool_put(&pool, pages, 75);
 }
 
