@@ -476,7 +476,8 @@ static int engine_poll(struct poller *p)
 	 * frontends happen to be back before their turn.
 	 */
 	take_back_finished(e);
-	share_all(e);
+	if (!list_empty(&e->out))
+		share_all(e);
 	answer_all(e);
 	e->feed = false;
 	feed_starved(e);
