@@ -23,7 +23,7 @@ enum { BLKIF_IO_POOL_CHUNK = 16 }; /* ios */
 /* Takes one more chunk. Returns 0 or -ENOMEM. */
 int blkif_io_pool_grow(struct blkif_io_pool *pool);
 
-/* Returns 0 and an empty pool of one chunk, which it always keeps, or -ENOMEM. */
+/* Returns 0 and a pool of one chunk, which it always keeps, or -ENOMEM. */
 int blkif_io_pool_init(struct blkif_io_pool *pool, struct reactor *r);
 /* All ios are back, and the reactor does not run any more. */
 void blkif_io_pool_fini(struct blkif_io_pool *pool);
