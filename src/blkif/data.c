@@ -36,56 +36,48 @@ static void read_once(void *to, const void *from, size_t len)
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
-/* A frontend that grants persistently does so with its indirect pages, too. */
-static bool read_indirect_page(struct blkif_io *io, uint16_t len)
-{
-	struct blkif_queue *q = io->queue;
-	struct blkif_map *map;
-
-	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy)
-		return false;
-	map = blkif_maps_get(&q->maps, io->req.indirect_gref, now_of(io));
-	if (!map)
-		return false;
-	read_once(io->segments, map->addr, len);
-	blkif_maps_put(&q->maps, map, now_of(io));
-	return true;
-}
-
 static uint16_t indirect_len(const struct blkif_io *io)
 {
 	return (uint16_t)(io->req.nr_segments * sizeof(struct blkif_wire_segment));
 }
 
-static bool is_direct(const struct blkif_queue *q)
+static bool read_in_window(struct blkif_io *io)
 {
-	return q->opts.sharing == BLKIF_SHARE_DIRECT || q->opts.sharing == BLKIF_SHARE_DIRECT_DMA;
-}
-
-/* Where the indirect page is, if the CPU can read it where it is. */
-static const void *find_indirect_page(struct blkif_io *io)
-{
-	struct blkif_queue *q = io->queue;
 	struct share *share = share_of(io);
-	const struct share_window *window;
+	const struct share_window *window = share->ops->window(share, io->queue->opts.peer);
 	size_t at;
 
-	if (q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
-		return blkif_indirect_get(&q->indirect, io->req.indirect_gref, now_of(io));
-	if (!is_direct(q))
-		return NULL;
-	window = share->ops->window(share, q->opts.peer);
-	return share_window_find(window, io->req.indirect_gref, &at) ? window->base + at : NULL;
+	if (!share_window_find(window, io->req.indirect_gref, &at))
+		return false;
+	read_once(io->segments, window->base + at, indirect_len(io));
+	return true;
+}
+
+/* A frontend that grants persistently does so with its indirect pages, too. */
+static bool read_kept(struct blkif_io *io, struct blkif_maps *maps)
+{
+	struct blkif_map *map = blkif_maps_get(maps, io->req.indirect_gref, now_of(io));
+
+	if (!map)
+		return false;
+	read_once(io->segments, map->addr, indirect_len(io));
+	blkif_maps_put(maps, map, now_of(io));
+	return true;
 }
 
 bool blkif_data_read_indirect(struct blkif_io *io)
 {
-	const void *page = find_indirect_page(io);
+	struct blkif_queue *q = io->queue;
 
-	if (!page)
+	switch (q->opts.sharing) {
+	case BLKIF_SHARE_DIRECT:
+	case BLKIF_SHARE_DIRECT_DMA:
+		return read_in_window(io);
+	case BLKIF_SHARE_DMA_PERSISTENT:
+		return read_kept(io, &q->lists);
+	default:
 		return false;
-	read_once(io->segments, page, indirect_len(io));
-	return true;
+	}
 }
 
 /* The bus address of bounce pages; anonymous ones have none, which is 0. */
@@ -99,8 +91,9 @@ static uint64_t bus_of(const struct blkif_io *io, const void *local)
 
 void blkif_data_fetch(struct blkif_io *io)
 {
+	struct blkif_queue *q = io->queue;
 	struct share_piece piece = {
-		.peer = io->queue->opts.peer,
+		.peer = q->opts.peer,
 		.ref = io->req.indirect_gref,
 		.len = indirect_len(io),
 		.local = io->segments,
@@ -109,7 +102,7 @@ void blkif_data_fetch(struct blkif_io *io)
 	};
 	struct share *share = share_of(io);
 
-	if (!read_indirect_page(io, piece.len))
+	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy || !read_kept(io, &q->maps))
 		share->ops->copy_in(share, &piece);
 }
 

@@ -26,7 +26,7 @@ struct blkif_io;
 struct share;
 struct share_piece;
 
-/* Adds the copy of the indirect page, or reads it, if it is mapped. */
+/* Adds the copy of the indirect page, or reads it, if it is mapped with the data. */
 void blkif_data_fetch(struct blkif_io *io);
 /*
  * Reads it at once, where guests' pages are always there, or it stays mapped. False: it has to be

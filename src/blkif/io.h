@@ -9,7 +9,6 @@
 #include "base/page_pool.h"
 #include "blkif/bounce.h"
 #include "blkif/engine.h"
-#include "blkif/indirect.h"
 #include "blkif/maps.h"
 #include "blkif/queue.h"
 #include "blkif/share.h"
@@ -116,9 +115,9 @@ struct blkif_queue {
 	struct list starved; /* ios that wait for pages */
 	uint32_t nr_starved;
 	struct list starved_node; /* in the engine's list of such queues, or empty */
-	bool keeps_maps;
-	struct blkif_maps maps;         /* of those ways of sharing that keep mappings */
-	struct blkif_indirect indirect; /* of BLKIF_SHARE_DMA_PERSISTENT */
+	/* Of those ways of sharing that keep mappings; empty in others. */
+	struct blkif_maps maps;
+	struct blkif_maps lists;  /* indirect pages, where the CPU has no address of the others */
 	uint64_t map_retry_at_ns; /* of the others: nothing is mapped until then; 0: no failure */
 	struct reactor_timer expire;
 	bool expiring; /* the timer runs */

@@ -23,13 +23,13 @@ static struct blkif_map **bucket_of(struct blkif_maps *maps, uint32_t ref)
 }
 
 void blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		     struct blkif_guest *guest, bool dma)
+		     struct blkif_guest *guest, enum blkif_maps_for use)
 {
 	memset(maps, 0, sizeof(*maps));
 	maps->share = share;
 	maps->peer = peer;
 	maps->guest = guest;
-	maps->dma = dma;
+	maps->use = use;
 	list_init(&maps->free);
 	list_init(&maps->unused);
 }
@@ -76,7 +76,7 @@ static void give_memory_back(struct blkif_maps *maps)
 /* A page that the last flush could not map. */
 static bool is_bad(const struct blkif_maps *maps, const struct blkif_map *map)
 {
-	return maps->dma && map->piece.bus == DMA_NO_BUS;
+	return maps->use == BLKIF_MAPS_FOR_DEVICES && map->piece.bus == DMA_NO_BUS;
 }
 
 /* The entry names no page any more, and is nobody's. */
@@ -94,7 +94,7 @@ static void drop(struct blkif_maps *maps, struct blkif_map *map)
 
 static void unmap(struct blkif_maps *maps, struct blkif_map *map)
 {
-	if (maps->dma)
+	if (maps->use == BLKIF_MAPS_FOR_DEVICES)
 		maps->share->ops->dma_unmap(maps->share, &map->piece);
 	else
 		maps->share->ops->unmap(maps->share, map->addr, 1);
@@ -146,8 +146,9 @@ static bool map_page(struct blkif_maps *maps, struct blkif_map *map, uint32_t re
 {
 	const struct share_ops *ops = maps->share->ops;
 
-	if (!maps->dma) {
-		map->addr = ops->map(maps->share, maps->peer, &ref, 1, true);
+	if (maps->use != BLKIF_MAPS_FOR_DEVICES) {
+		map->addr = ops->map(maps->share, maps->peer, &ref, 1,
+				     maps->use == BLKIF_MAPS_TO_WRITE);
 		return map->addr;
 	}
 	map->piece = (struct dma_piece){0};
@@ -214,7 +215,7 @@ void blkif_maps_expire(struct blkif_maps *maps, uint64_t since_ns)
 		unmap(maps, map);
 		any = true;
 	}
-	if (any && maps->dma)
+	if (any && maps->use == BLKIF_MAPS_FOR_DEVICES)
 		maps->share->ops->flush(maps->share);
 	give_memory_back(maps);
 }

@@ -30,9 +30,15 @@ enum {
 /* A host that is out of mappings, or a guest that sends bad references, costs a try this seldom. */
 #define BLKIF_MAPS_RETRY_NS (100 * NSEC_PER_MSEC)
 
+enum blkif_maps_for {
+	BLKIF_MAPS_TO_WRITE,    /* the CPU reads and writes */
+	BLKIF_MAPS_TO_READ,     /* the CPU reads only */
+	BLKIF_MAPS_FOR_DEVICES, /* which read and write */
+};
+
 struct blkif_map {
 	union {
-		void *addr; /* the page, to read and write */
+		void *addr; /* the page */
 		/* The same for devices: valid once the share was flushed, DMA_NO_BUS: no page. */
 		struct dma_piece piece;
 	};
@@ -51,7 +57,7 @@ struct blkif_maps {
 	/* private */
 	struct share *share;
 	struct blkif_guest *guest;
-	bool dma;
+	enum blkif_maps_for use;
 	uint32_t peer;
 	uint64_t retry_at_ns; /* after a failure, nothing is mapped until then */
 	struct list free;
@@ -62,9 +68,9 @@ struct blkif_maps {
 	uint32_t nr_entries;
 };
 
-/* Maps for devices, if @dma, else for the CPU. @share and @guest stay the caller's. */
+/* @share and @guest stay the caller's. */
 void blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer,
-		     struct blkif_guest *guest, bool dma);
+		     struct blkif_guest *guest, enum blkif_maps_for use);
 /* Unmaps all; none may be in use. As blkif_maps_expire(), not while others add to the share. */
 void blkif_maps_fini(struct blkif_maps *maps);
 

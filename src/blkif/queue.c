@@ -236,8 +236,8 @@ static void queue_expire(struct reactor_timer *t)
 	uint64_t since_ns = now_ns > MAPS_KEEP_NS ? now_ns - MAPS_KEEP_NS : 0;
 
 	blkif_maps_expire(&q->maps, since_ns);
-	blkif_indirect_expire(&q->indirect, since_ns);
-	q->expiring = q->maps.mapped || q->indirect.mapped;
+	blkif_maps_expire(&q->lists, since_ns);
+	q->expiring = q->maps.mapped || q->lists.mapped;
 	if (q->expiring)
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), t, MAPS_EXPIRE_NS);
 }
@@ -267,8 +267,6 @@ int blkif_queue_create(const struct blkif_queue_opts *opts, struct blkif_queue *
 		.spin_max_ns = opts->spin_max_ns,
 	};
 	q->paused = opts->paused;
-	q->keeps_maps = opts->sharing == BLKIF_SHARE_PERSISTENT ||
-			opts->sharing == BLKIF_SHARE_DMA_PERSISTENT;
 	q->calm.fire = queue_calmed;
 	q->throttle.fire = queue_throttled;
 	q->expire.fire = queue_expire;
@@ -297,27 +295,23 @@ void blkif_queue_destroy(struct blkif_queue *q)
 
 int blkif_queue_start(struct blkif_queue *q)
 {
+	struct share *share = blkif_engine_share(q->opts.engine);
 	struct reactor *r = blkif_engine_reactor(q->opts.engine);
 	int rc = blkif_bounce_join(blkif_engine_bounces(q->opts.engine), q);
 
 	if (rc)
 		return rc;
-	if (q->keeps_maps)
-		blkif_maps_init(&q->maps, blkif_engine_share(q->opts.engine), q->opts.peer,
-				q->opts.guest, q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT);
-	if (q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT)
-		blkif_indirect_init(&q->indirect, blkif_engine_share(q->opts.engine), q->opts.peer,
-				    q->opts.guest);
+	blkif_maps_init(&q->maps, share, q->opts.peer, q->opts.guest,
+			q->opts.sharing == BLKIF_SHARE_DMA_PERSISTENT ? BLKIF_MAPS_FOR_DEVICES
+								      : BLKIF_MAPS_TO_WRITE);
+	blkif_maps_init(&q->lists, share, q->opts.peer, q->opts.guest, BLKIF_MAPS_TO_READ);
 	rc = bdev_channel_open(q->opts.bdev, r, &q->channel);
-	if (rc)
-		goto no_channel;
+	if (rc) {
+		blkif_bounce_leave(q);
+		return rc;
+	}
 	reactor_poller_add(r, &q->poller);
 	return 0;
-no_channel:
-	if (q->keeps_maps)
-		blkif_maps_fini(&q->maps);
-	blkif_bounce_leave(q);
-	return rc;
 }
 
 static void finish_stop(struct blkif_queue *q)
@@ -332,9 +326,8 @@ static void finish_stop(struct blkif_queue *q)
 	reactor_timer_stop(r, &q->expire);
 	reactor_poller_del(&q->poller);
 	bdev_channel_close(q->channel);
-	blkif_indirect_fini(&q->indirect);
-	if (q->keeps_maps)
-		blkif_maps_fini(&q->maps);
+	blkif_maps_fini(&q->lists);
+	blkif_maps_fini(&q->maps);
 	blkif_bounce_leave(q);
 	q->stopped = NULL;
 	stopped(q->stopped_arg);
@@ -577,7 +570,7 @@ void blkif_queue_push(struct blkif_queue *q)
 		q->stats.notified++;
 		q->opts.doorbell->ops->notify(q->opts.doorbell);
 	}
-	if ((q->maps.mapped || q->indirect.mapped) && !q->expiring) {
+	if ((q->maps.mapped || q->lists.mapped) && !q->expiring) {
 		q->expiring = true;
 		reactor_timer_start(blkif_engine_reactor(q->opts.engine), &q->expire,
 				    MAPS_EXPIRE_NS);
@@ -621,10 +614,10 @@ void blkif_stats_fini(struct blkif_stats *stats)
 void blkif_queue_add_stats(const struct blkif_queue *q, struct blkif_stats *stats)
 {
 	blkif_stats_add(stats, &q->stats);
-	stats->map_hits += q->maps.hits;
-	stats->map_misses += q->maps.misses;
+	stats->map_hits += q->maps.hits + q->lists.hits;
+	stats->map_misses += q->maps.misses + q->lists.misses;
 	stats->in_flight += q->in_flight;
 	stats->parked += q->nr_parked;
 	stats->bounce_pages += (uint32_t)q->held;
-	stats->mapped_pages += q->maps.mapped + q->indirect.mapped;
+	stats->mapped_pages += q->maps.mapped + q->lists.mapped;
 }

@@ -12,7 +12,34 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
-#include "fake_share.h"
+
+enum { REFS = 4096, PEER = 7 };
+
+static char pages[REFS]; /* a byte stands for a page: only its address counts */
+static unsigned mapped[REFS];
+static unsigned calls;
+static bool refuse;
+static bool to_read; /* mapped for the CPU, which only reads */
+
+static void *fake_map(struct share *s, uint32_t peer, const uint32_t *refs, unsigned nr,
+		      bool writable)
+{
+	calls++;
+	assert_int_equal(peer, PEER);
+	assert_int_equal(nr, 1);
+	assert_int_equal(writable, !to_read);
+	if (refuse)
+		return NULL;
+	mapped[refs[0]]++;
+	return &pages[refs[0]];
+}
+
+static void fake_unmap(struct share *s, void *addr, unsigned nr)
+{
+	assert_int_equal(nr, 1);
+	assert_int_equal(mapped[(char *)addr - pages], 1);
+	mapped[(char *)addr - pages]--;
+}
 
 /* Mappings for devices: nothing is done before the flush. */
 enum { STEPS_MAX = 4096 };
@@ -28,7 +55,7 @@ static uint64_t bus_of(uint32_t ref)
 static void fake_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool writable,
 			 struct dma_piece *piece)
 {
-	fake.calls++;
+	calls++;
 	assert_int_equal(peer, PEER);
 	assert_true(writable);
 	starts[nr_starts] = piece;
@@ -45,13 +72,13 @@ static void fake_flush(struct share *s)
 {
 	flushes++;
 	for (unsigned i = 0; i < nr_ends; i++) {
-		assert_int_equal(fake.mapped[ends[i]], 1);
-		fake.mapped[ends[i]]--;
+		assert_int_equal(mapped[ends[i]], 1);
+		mapped[ends[i]]--;
 	}
 	for (unsigned i = 0; i < nr_starts; i++) {
-		starts[i]->bus = fake.refuse ? DMA_NO_BUS : bus_of(start_refs[i]);
+		starts[i]->bus = refuse ? DMA_NO_BUS : bus_of(start_refs[i]);
 		starts[i]->handle = start_refs[i];
-		fake.mapped[start_refs[i]] += !fake.refuse;
+		mapped[start_refs[i]] += !refuse;
 	}
 	nr_ends = nr_starts = 0;
 }
@@ -72,10 +99,13 @@ static int setup(void **state)
 {
 	for_devices = *state;
 	nr_starts = nr_ends = flushes = 0;
-	fake_reset(true);
+	memset(mapped, 0, sizeof(mapped));
+	refuse = false;
+	calls = 0;
 	memset(&guest, 0, sizeof(guest));
 	guest.maps.max = REFS;
-	blkif_maps_init(&maps, &share, PEER, &guest, for_devices);
+	blkif_maps_init(&maps, &share, PEER, &guest,
+			for_devices ? BLKIF_MAPS_FOR_DEVICES : BLKIF_MAPS_TO_WRITE);
 	return 0;
 }
 
@@ -88,7 +118,10 @@ static int teardown(void **state)
 {
 	blkif_maps_fini(&maps);
 	assert_int_equal(nr_ends, 0);
-	return fake_is_unmapped() && !used() ? 0 : -1;
+	for (unsigned i = 0; i < REFS; i++)
+		if (mapped[i])
+			return -1;
+	return used() ? -1 : 0;
 }
 
 /* A page as its user has it, after the flush of its pass. */
@@ -109,7 +142,7 @@ static void use(uint32_t ref, uint64_t now_ns)
 	if (for_devices)
 		assert_int_equal(map->piece.bus, bus_of(ref));
 	else
-		assert_ptr_equal(map->addr, &fake.pages[ref]);
+		assert_ptr_equal(map->addr, &pages[ref]);
 	blkif_maps_put(&maps, map, now_ns);
 }
 
@@ -122,7 +155,7 @@ static void a_page_is_mapped_once(void **state)
 	blkif_maps_put(&maps, a, 2);
 	blkif_maps_put(&maps, b, 3);
 	use(5, 4);
-	assert_int_equal(fake.calls, 1);
+	assert_int_equal(calls, 1);
 	assert_int_equal(maps.hits, 2);
 	assert_int_equal(maps.misses, 1);
 	assert_int_equal(maps.mapped, 1);
@@ -141,10 +174,10 @@ static void the_least_recently_used_makes_room(void **state)
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
 	use(2000, (BLKIF_MAPS_MAX + 1) * s);
 	assert_int_equal(maps.mapped, BLKIF_MAPS_MAX);
-	assert_int_equal(fake.mapped[0], 1);
-	assert_int_equal(fake.mapped[1], 1);
-	assert_int_equal(fake.mapped[2], 0);
-	assert_int_equal(fake.mapped[2000], 1);
+	assert_int_equal(mapped[0], 1);
+	assert_int_equal(mapped[1], 1);
+	assert_int_equal(mapped[2], 0);
+	assert_int_equal(mapped[2000], 1);
 	blkif_maps_put(&maps, held, (BLKIF_MAPS_MAX + 2) * s);
 }
 
@@ -163,7 +196,7 @@ static void a_round_of_too_many_pages_does_not_thrash(void **state)
 			blkif_maps_put(&maps, map, round * 1000);
 		}
 	assert_true(found > asked * 9 / 10);
-	assert_int_equal(fake.calls, BLKIF_MAPS_MAX);
+	assert_int_equal(calls, BLKIF_MAPS_MAX);
 }
 
 /* A table without pages has no memory, as it had at first, and can be used again. */
@@ -195,12 +228,12 @@ static void pages_in_vain_take_no_memory(void **state)
 {
 	struct blkif_map *map;
 
-	fake.refuse = true;
+	refuse = true;
 	map = get(5, 0);
 	assert_int_equal(map != NULL, for_devices);
 	if (map)
 		blkif_maps_put(&maps, map, 0);
-	fake.refuse = false;
+	refuse = false;
 	assert_int_equal(maps.mapped, 0);
 	assert_null(maps.chunks);
 	assert_null(maps.buckets);
@@ -221,7 +254,7 @@ static void a_full_table_says_no(void **state)
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		assert_non_null(held[ref] = get(ref, 0));
 	assert_null(get(2000, 0));
-	assert_int_equal(fake.mapped[2000], 0);
+	assert_int_equal(mapped[2000], 0);
 	for (uint32_t ref = 0; ref < BLKIF_MAPS_MAX; ref++)
 		blkif_maps_put(&maps, held[ref], 1);
 	assert_null(get(2000, 2));
@@ -247,12 +280,12 @@ static void what_is_idle_expires(void **state)
 	use(2, 200);
 	use(3, 300);
 	blkif_maps_expire(&maps, 200);
-	assert_int_equal(fake.mapped[1], 0);
-	assert_int_equal(fake.mapped[2], 1);
-	assert_int_equal(fake.mapped[3], 1);
+	assert_int_equal(mapped[1], 0);
+	assert_int_equal(mapped[2], 1);
+	assert_int_equal(mapped[3], 1);
 	blkif_maps_expire(&maps, UINT64_MAX);
 	assert_int_equal(maps.mapped, 1);
-	assert_int_equal(fake.mapped[9], 1);
+	assert_int_equal(mapped[9], 1);
 	blkif_maps_put(&maps, held, 400);
 }
 
@@ -260,13 +293,13 @@ static void what_is_idle_expires(void **state)
 static void a_failure_is_not_tried_again_at_once(void **state)
 {
 	use(1, 0);
-	fake.refuse = true;
+	refuse = true;
 	assert_null(blkif_maps_get(&maps, 2, NSEC_PER_SEC));
 	assert_int_equal(used(), 1);
-	fake.refuse = false;
+	refuse = false;
 	for (unsigned i = 0; i < 100; i++)
 		assert_null(blkif_maps_get(&maps, 3, NSEC_PER_SEC + i));
-	assert_int_equal(fake.calls, 2);
+	assert_int_equal(calls, 2);
 	use(1, NSEC_PER_SEC);
 	use(3, 2 * NSEC_PER_SEC);
 	assert_int_equal(maps.mapped, 2);
@@ -281,7 +314,7 @@ static void references_that_collide(void **state)
 	use(11, REFS);
 	blkif_maps_expire(&maps, REFS);
 	assert_int_equal(maps.mapped, 1);
-	assert_int_equal(fake.mapped[11], 1);
+	assert_int_equal(mapped[11], 1);
 	use(1035, REFS);
 	assert_int_equal(maps.mapped, 2);
 }
@@ -293,8 +326,8 @@ static void requests_of_a_pass_share_a_mapping(void **state)
 	struct blkif_map *c = blkif_maps_get(&maps, 6, 1);
 
 	assert_ptr_equal(a, b);
-	assert_int_equal(fake.calls, 2);
-	assert_int_equal(fake.mapped[5], 0);
+	assert_int_equal(calls, 2);
+	assert_int_equal(mapped[5], 0);
 	fake_flush(&share);
 	assert_int_equal(a->piece.bus, bus_of(5));
 	assert_int_equal(c->piece.bus, bus_of(6));
@@ -304,6 +337,19 @@ static void requests_of_a_pass_share_a_mapping(void **state)
 	assert_int_equal(maps.mapped, 2);
 }
 
+static void what_is_only_read_is_mapped_to_read(void **state)
+{
+	struct blkif_map *map;
+
+	to_read = true;
+	blkif_maps_init(&maps, &share, PEER, &guest, BLKIF_MAPS_TO_READ);
+	map = blkif_maps_get(&maps, 5, 1);
+	to_read = false;
+	assert_non_null(map);
+	assert_ptr_equal(map->addr, &pages[5]);
+	blkif_maps_put(&maps, map, 1);
+}
+
 /* All that have a page which cannot be mapped learn it; nothing of it is left, and it costs a try
  * now and then. */
 static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
@@ -311,11 +357,11 @@ static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
 	struct blkif_map *a, *b;
 
 	use(1, 0);
-	fake.refuse = true;
+	refuse = true;
 	a = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
 	b = blkif_maps_get(&maps, 2, NSEC_PER_SEC);
 	fake_flush(&share);
-	fake.refuse = false;
+	refuse = false;
 	assert_ptr_equal(a, b);
 	assert_int_equal(a->piece.bus, DMA_NO_BUS);
 	blkif_maps_put(&maps, a, NSEC_PER_SEC);
@@ -325,7 +371,7 @@ static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
 	assert_int_equal(used(), 1);
 	assert_int_equal(maps.mapped, 1);
 	assert_null(blkif_maps_get(&maps, 2, NSEC_PER_SEC + 1));
-	assert_int_equal(fake.calls, 2);
+	assert_int_equal(calls, 2);
 	use(2, 2 * NSEC_PER_SEC);
 	assert_int_equal(maps.mapped, 2);
 }
@@ -336,7 +382,7 @@ static void expiring_is_done_when_it_returns(void **state)
 	use(1, 0);
 	flushes = 0;
 	blkif_maps_expire(&maps, 1);
-	assert_int_equal(fake.mapped[1], 0);
+	assert_int_equal(mapped[1], 0);
 	assert_int_equal(flushes, 1);
 	blkif_maps_expire(&maps, 1);
 	assert_int_equal(flushes, 1);
@@ -371,6 +417,7 @@ int main(void)
 		in_cpu(a_failure_is_not_tried_again_at_once),
 		in_cpu(references_that_collide),
 		in_devices(references_that_collide),
+		in_cpu(what_is_only_read_is_mapped_to_read),
 		in_devices(requests_of_a_pass_share_a_mapping),
 		in_devices(what_cannot_be_mapped_for_devices_is_forgotten),
 		in_devices(expiring_is_done_when_it_returns),
