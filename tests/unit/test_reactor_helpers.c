@@ -83,10 +83,10 @@ static atomic_bool bulk_go;
 
 static void bulk_run(struct helper_job *job)
 {
-	unsigned now = atomic_fetch_add(&bulk_running, 1) + 1;
+	unsigned now = atomic_fetch_add(&bulk_running, 1) + 1, most = atomic_load(&bulk_most);
 
-	if (now > atomic_load(&bulk_most))
-		atomic_store(&bulk_most, now);
+	while (now > most && !atomic_compare_exchange_weak(&bulk_most, &most, now))
+		;
 	while (!atomic_load(&bulk_go))
 		nap_ms(1);
 	atomic_fetch_sub(&bulk_running, 1);
@@ -123,6 +123,9 @@ static void bulk_leaves_a_thread_to_others(void **state)
 				helper_submit(pool, reactor, &jobs[i].job);
 		}
 		wait_for_jobs(OTHERS);
+		/* As many as there may be have begun by now, or are about to. */
+		for (int ms = 0; atomic_load(&bulk_running) < threads - 1 && ms < 10000; ms++)
+			nap_ms(1);
 		atomic_store(&bulk_go, true);
 		helper_pool_destroy(pool);
 		wait_for_jobs(BULK + OTHERS);
