@@ -103,6 +103,11 @@ struct bdev_ops {
 	 */
 	void (*submit)(struct bdev_channel *ch, struct bdev_io *io);
 	/*
+	 * Optional: the io, which is the submitter's still, is submitted after the next one. What
+	 * the CPU would have to wait for then can be on its way meanwhile.
+	 */
+	void (*prefetch)(struct bdev_channel *ch, const struct bdev_io *io);
+	/*
 	 * Optional, on the control thread: makes room for @size bytes, more than the bdev has now
 	 * and of a good shape; what reactors use stays where it is. Returns 0, or a negative errno
 	 * with the line in @err.
@@ -287,5 +292,12 @@ bool bdev_takes_pieces(const struct bdev *b, const struct bdev_io *io);
 /* Submits an io that keeps to the limits (checked: else done with -EINVAL, or -EROFS, -EOPNOTSUPP).
  */
 void bdev_submit(struct bdev_channel *ch, struct bdev_io *io);
+
+/* Says that @io, which is ready to be submitted, will be after the next one: a hint. */
+static inline void bdev_prefetch(struct bdev_channel *ch, const struct bdev_io *io)
+{
+	if (ch->bdev->ops->prefetch)
+		ch->bdev->ops->prefetch(ch, io);
+}
 
 #endif

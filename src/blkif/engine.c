@@ -356,6 +356,15 @@ void blkif_engine_flush(struct blkif_engine *e)
 
 /* The device's side */
 
+static void prefetch_next(struct blkif_engine *e)
+{
+	if (!list_empty(&e->submit)) {
+		struct blkif_io *next = list_entry(e->submit.next, struct blkif_io, node);
+
+		bdev_prefetch(next->queue->channel, &next->bio);
+	}
+}
+
 static void submit_all(struct blkif_engine *e)
 {
 	struct list *pos;
@@ -363,6 +372,7 @@ static void submit_all(struct blkif_engine *e)
 	while ((pos = list_pop(&e->submit))) {
 		struct blkif_io *io = list_entry(pos, struct blkif_io, node);
 
+		prefetch_next(e);
 		if (io->req.preflush) {
 			struct bdev_io *bio = &io->bio;
 

@@ -21,6 +21,8 @@ struct held_channel {
 	bool msg_sent;
 	bool reverse;
 	unsigned some; /* how many to release; 0: all */
+	/* Compared, not looked into: what prefetch() said comes next, and after that. */
+	const struct bdev_io *foretold[2];
 };
 
 struct held {
@@ -34,6 +36,7 @@ struct held {
 	unsigned counts[OPS];
 	unsigned by_bus;
 	unsigned by_foreign_memory;
+	unsigned foretold;
 	uint64_t largest;
 	int error[OPS];
 	unsigned fail_times[OPS];
@@ -140,6 +143,13 @@ static void complete(struct held *h, struct bdev_io *io)
 	io->done(io);
 }
 
+static void prefetch(struct bdev_channel *base, const struct bdev_io *io)
+{
+	struct held_channel *ch = container_of(base, struct held_channel, base);
+
+	ch->foretold[1] = io;
+}
+
 static void submit(struct bdev_channel *base, struct bdev_io *io)
 {
 	struct held_channel *ch = container_of(base, struct held_channel, base);
@@ -148,6 +158,9 @@ static void submit(struct bdev_channel *base, struct bdev_io *io)
 
 	pthread_mutex_lock(&h->lock);
 	h->counts[io->op]++;
+	h->foretold += ch->foretold[0] == io;
+	ch->foretold[0] = ch->foretold[1];
+	ch->foretold[1] = NULL;
 	if (io->op <= BDEV_WRITE && io->pieces)
 		h->by_bus++;
 	else if (io->op <= BDEV_WRITE && h->bdev.dma &&
@@ -209,6 +222,7 @@ static const struct bdev_ops held_ops = {
 	.channel_open = channel_open,
 	.channel_close = channel_close,
 	.submit = submit,
+	.prefetch = prefetch,
 	.config = config,
 };
 
@@ -364,6 +378,11 @@ unsigned held_by_bus(struct held *h)
 unsigned held_by_foreign_memory(struct held *h)
 {
 	return read_count(h, &h->by_foreign_memory);
+}
+
+unsigned held_foretold(struct held *h)
+{
+	return read_count(h, &h->foretold);
 }
 
 uint64_t held_largest(struct held *h)

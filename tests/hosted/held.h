@@ -44,6 +44,8 @@ unsigned held_count(struct held *h, enum bdev_op op);
 unsigned held_by_bus(struct held *h);
 unsigned held_by_foreign_memory(struct held *h);
 uint64_t held_largest(struct held *h);
+/* How many of all were foretold by bdev_prefetch(), with one io between that and submission. */
+unsigned held_foretold(struct held *h);
 
 /* What was submitted so far, in that order: up to HELD_LOG_MAX ios. */
 enum { HELD_LOG_MAX = 4096 };

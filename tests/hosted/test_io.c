@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Data through the whole path: frontend, ring, decode, grant copies, bdev and back. */
-#include "world.h"
+#include "trial.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -244,6 +244,21 @@ static void copies_are_batched(void **state)
 	load_destroy(l);
 }
 
+/* What goes to a device together is foretold to it, one by one. */
+static void devices_know_what_comes_next(void **state)
+{
+	struct trial trials[16];
+
+	world_connect();
+	trial_init_batch(trials, 16);
+	trial_send_batch(trials, 16);
+	trial_collect();
+	assert_int_equal(held_logged(world.disk), 16);
+	assert_int_equal(held_foretold(world.disk), 15);
+	for (unsigned i = 0; i < 16; i++)
+		trial_fini(&trials[i]);
+}
+
 /* Responses are seen before the notification that follows them. */
 static bool wait_received(struct guest *g, uint64_t n)
 {
@@ -389,6 +404,7 @@ int main(void)
 		world_tests(device_errors),
 		world_tests(readonly_disks),
 		world_test(copies_are_batched),
+		world_test(devices_know_what_comes_next),
 		world_test(notifications_come_with_responses_only),
 		world_test(no_wakeup_is_lost),
 		world_test(idle_guests_cost_nothing),
