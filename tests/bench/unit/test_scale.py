@@ -12,7 +12,7 @@ from benchlib.machine import Failure
 
 # A daemon with 1 MiB of its own, whose disks take 10000 bytes each when idle, 12000 allocated.
 PROGRAM = """#!/bin/sh
-name=$1
+name=$1 options=$*
 disks=1
 while [ $# -gt 1 ]; do
     [ "$1" != --disks ] || disks=$2
@@ -59,7 +59,9 @@ class Scale(unittest.TestCase):
     def run_part(self, program=PROGRAM, only=None):
         self.program.write_text(program)
         self.program.chmod(stat.S_IRWXU)
-        return scale.run(types.SimpleNamespace(build=self.build, only=only))
+        results = scale.run(types.SimpleNamespace(build=self.build, only=only, rounds=2))
+        results.machine["cores"] = 4
+        return results
 
     def goals(self, **options):
         return {goal.name: goal for goal in scale.goals(self.run_part(**options))}
@@ -80,6 +82,18 @@ class Scale(unittest.TestCase):
         self.assertEqual(goals["scale-idle-cpu"].measured, 250)
         self.assertFalse(any(goal.met for goal in goals.values()))
 
+    def test_threads_without_a_processor_are_not_judged(self):
+        worse = PROGRAM.replace("${OFF:-0.07}", "$(case \"$options\" in *reactors*) echo 0.3 ;; *) echo 0.05 ;; esac)")
+        for cores, told in (2, 0.05), (3, 0.3):
+            results = self.run_part(program=worse, only=["fair"])
+            results.machine["cores"] = cores
+            self.assertAlmostEqual(scale.goals(results)[0].measured, told)
+
+    def test_as_many_rounds_as_were_asked_for(self):
+        results = self.run_part(only=["busy", "fair"])
+        for job, way in ("busy-depth-1", "alone"), ("fair-128", "null, 1 queue, 1 reactor"):
+            self.assertEqual(len(results.values(job, way, "p50_us")), 2)
+
     def test_only_what_was_picked_is_measured_and_judged(self):
         self.assertEqual(list(self.goals(only=["fair"])), ["scale-fairness-128"])
         self.assertRaisesRegex(Failure, "no job 'nothing'", self.run_part, only=["nothing"])
@@ -95,4 +109,4 @@ class Scale(unittest.TestCase):
         self.assertRaisesRegex(Failure, "a ring is full", self.run_part, program=failing)
         self.program.unlink()
         self.assertRaisesRegex(Failure, "build it first", scale.run,
-                               types.SimpleNamespace(build=self.build, only=None))
+                               types.SimpleNamespace(build=self.build, only=None, rounds=2))
