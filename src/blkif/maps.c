@@ -7,7 +7,7 @@
 
 enum { BUCKETS = 1024, CHUNK = 32 };
 
-static_assert(BLKIF_MAPS_MAX % CHUNK == 0, "whole chunks");
+static_assert(BLKIF_MAPS_MAX % CHUNK == 0 && BLKIF_MAPS_TO_READ_MAX % CHUNK == 0, "whole chunks");
 
 struct blkif_maps_chunk {
 	struct blkif_maps_chunk *next;
@@ -37,11 +37,12 @@ void blkif_maps_init(struct blkif_maps *maps, struct share *share, uint32_t peer
 /* Has a free entry; false: the table is full, or there is no memory. */
 static bool have_entry(struct blkif_maps *maps)
 {
+	unsigned max = maps->use == BLKIF_MAPS_TO_READ ? BLKIF_MAPS_TO_READ_MAX : BLKIF_MAPS_MAX;
 	struct blkif_maps_chunk *chunk;
 
 	if (!list_empty(&maps->free))
 		return true;
-	if (maps->nr_entries == BLKIF_MAPS_MAX)
+	if (maps->nr_entries == max)
 		return false;
 	if (!maps->buckets)
 		maps->buckets = calloc(BUCKETS, sizeof(struct blkif_map *));

@@ -25,6 +25,12 @@
 enum {
 	/* What Linux can have in flight on a ring of one page: 32 requests of 32 pages and one. */
 	BLKIF_MAPS_MAX = 1056,
+	/*
+	 * And of pages that are only read, indirect ones: frontends take them from the same pages
+	 * as those for data, so that in time each may be one, and they would leave nothing of the
+	 * guest's quota to data.
+	 */
+	BLKIF_MAPS_TO_READ_MAX = 128,
 };
 
 /* A host that is out of mappings, or a guest that sends bad references, costs a try this seldom. */

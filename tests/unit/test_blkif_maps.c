@@ -350,6 +350,23 @@ static void what_is_only_read_is_mapped_to_read(void **state)
 	blkif_maps_put(&maps, map, 1);
 }
 
+/* However many pages a frontend has in turn for it, most of its quota is left to others. */
+static void few_are_kept_to_be_read(void **state)
+{
+	blkif_maps_init(&maps, &share, PEER, &guest, BLKIF_MAPS_TO_READ);
+	to_read = true;
+	for (uint32_t ref = 1; ref <= BLKIF_MAPS_TO_READ_MAX; ref++)
+		use(ref, ref);
+	assert_null(blkif_maps_get(&maps, BLKIF_MAPS_TO_READ_MAX + 1, BLKIF_MAPS_TO_READ_MAX + 1));
+	assert_int_equal(used(), BLKIF_MAPS_TO_READ_MAX);
+	assert_int_equal(maps.mapped, BLKIF_MAPS_TO_READ_MAX);
+	/* The one that was not used for longest makes room. */
+	use(BLKIF_MAPS_TO_READ_MAX + 1, 2 * NSEC_PER_SEC);
+	to_read = false;
+	assert_int_equal(mapped[1], 0);
+	assert_int_equal(used(), BLKIF_MAPS_TO_READ_MAX);
+}
+
 /* All that have a page which cannot be mapped learn it; nothing of it is left, and it costs a try
  * now and then. */
 static void what_cannot_be_mapped_for_devices_is_forgotten(void **state)
@@ -418,6 +435,7 @@ int main(void)
 		in_cpu(references_that_collide),
 		in_devices(references_that_collide),
 		in_cpu(what_is_only_read_is_mapped_to_read),
+		in_cpu(few_are_kept_to_be_read),
 		in_devices(requests_of_a_pass_share_a_mapping),
 		in_devices(what_cannot_be_mapped_for_devices_is_forgotten),
 		in_devices(expiring_is_done_when_it_returns),
