@@ -229,8 +229,11 @@ def busy_section(results):
 
 def fair_section(results):
     rows = []
+    starred = [way for way in results.ways("fair-128") if not has_room(results, way)]
+    note = ("(*) Not judged where there are fewer processors than busy threads: the kernel has shared "
+            "those out then.\n" if starred else "")
     for way in results.ways("fair-128"):
-        rows.append([way if has_room(results, way) else f"{way} (*)"] + [of(results.by_round("fair-128", way, metric).values())
+        rows.append([f"{way} (*)" if way in starred else way] + [of(results.by_round("fair-128", way, metric).values())
                              for metric in ("off_fair", "in_vain", "iops", "p50_us")])
     deep = [median(results.by_round("fair-deep", way, "iops").values())
             for way in ("1 of depth 128", "127 of depth 1")]
@@ -240,8 +243,7 @@ def fair_section(results):
 All at full depth, requests of 32 KiB; how far the one that is furthest from the mean is off it, as a part of the mean, and what they did \
 together. One thread plays all guests: most of its looks at a ring must be in vain, or it is that thread that has shared out.
 """ + table(["", "off", "looks in vain", "requests a second", "p50, us"], rows) + f"""
-(*) Not judged where there are fewer processors than busy threads: the kernel has shared those out then.
-
+{note}
 A disk of depth 128 beside 127 of depth 1, 4 KiB on null: {figure(deep[0])} requests a second, and {figure(deep[1])} each of the others, of which \
 the furthest from their mean is {of(results.by_round('fair-deep', '127 of depth 1', 'off_fair').values())} off it; \
 a request of theirs takes {of(results.by_round('fair-deep', '127 of depth 1', 'p50_us').values())} us.
