@@ -103,8 +103,8 @@ struct bdev_ops {
 	 */
 	void (*submit)(struct bdev_channel *ch, struct bdev_io *io);
 	/*
-	 * Optional: the io, which is the submitter's still, is submitted after the next one. What
-	 * the CPU would have to wait for then can be on its way meanwhile.
+	 * Optional: the io, which is the submitter's still, comes after the next one that is
+	 * submitted. What the CPU would have to wait for then can be on its way meanwhile.
 	 */
 	void (*prefetch)(struct bdev_channel *ch, const struct bdev_io *io);
 	/*
@@ -293,7 +293,7 @@ bool bdev_takes_pieces(const struct bdev *b, const struct bdev_io *io);
  */
 void bdev_submit(struct bdev_channel *ch, struct bdev_io *io);
 
-/* Says that @io, which is ready to be submitted, will be after the next one: a hint. */
+/* A hint that @io, whose fields are set, comes soon; what is submitted next is another one. */
 static inline void bdev_prefetch(struct bdev_channel *ch, const struct bdev_io *io)
 {
 	if (ch->bdev->ops->prefetch)

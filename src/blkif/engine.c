@@ -336,7 +336,7 @@ static void share_all(struct blkif_engine *e)
 		blkif_data_add_maps(list_entry(pos, struct blkif_io, node));
 	ops->flush(e->share);
 
-	/* What is found now has its turn in the next pass. */
+	/* What is found now has its turn when this is called again. */
 	list_splice_tail(&fetched, &e->fetch);
 	list_splice_tail(&copied_in, &e->in);
 	list_splice_tail(&mapped, &e->map);
@@ -481,9 +481,9 @@ static int engine_poll(struct poller *p)
 	share_all(e);
 	submit_all(e);
 	/*
-	 * What the device had at hand is done already: data and answer go out now. Would reads wait
-	 * for another pass, and writes not, then of many busy queues those got more whose
-	 * frontends happen to be back before their turn.
+	 * What the device had at hand is done already: data and answer go out now. Would direct
+	 * reads wait for another pass, and direct writes not, then of many busy queues those got
+	 * more whose frontends happen to be back before their turn.
 	 */
 	take_back_finished(e);
 	if (!list_empty(&e->out))

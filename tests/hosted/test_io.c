@@ -365,11 +365,13 @@ static uint64_t rounds_of(uint8_t op)
 		host_nap();
 		reactor_get_stats(r, &before);
 	} while (before.pollers && host_now_ms() - start < HOST_WAIT_MS);
+	assert_int_equal(before.pollers, 0);
 	assert_int_equal(front_rw_sync(world.guest.front, op, 0, buffer, 512), 0);
 	do {
 		host_nap();
 		reactor_get_stats(r, &after);
-	} while (after.pollers && host_now_ms() - start < HOST_WAIT_MS);
+	} while (after.pollers && host_now_ms() - start < 2 * HOST_WAIT_MS);
+	assert_int_equal(after.pollers, 0);
 	return after.worked - before.worked;
 }
 
