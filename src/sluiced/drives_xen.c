@@ -13,7 +13,7 @@
 static int dma_create(void *arg, struct dma **out, struct err *err)
 {
 	struct drives_xen *d = arg;
-	uint32_t map_from = UINT32_MAX;
+	uint32_t map_from;
 	struct err why;
 	int rc;
 
@@ -24,12 +24,17 @@ static int dma_create(void *arg, struct dma **out, struct err *err)
 	rc = dma_granted_create(d->max_pages, d->ledger, out, err);
 	if (rc)
 		return rc;
-	if (dma_granted_measure(*out, &map_from, &why))
+	if (dma_granted_measure(*out, &map_from, &why)) {
 		log_warning("sharing=auto will copy whatever it is: %s", why.text);
-	else if (map_from == UINT32_MAX)
-		log_info("sharing=auto copies requests of any size, which is cheaper here");
+		return 0;
+	}
+	if (map_from == UINT32_MAX)
+		log_info("sharing=auto copies requests of any size, which is cheaper here, of "
+			 "guests that leave no pages mapped");
 	else
-		log_info("sharing=auto maps requests of %u KiB and more", map_from / 1024);
+		log_info("sharing=auto maps requests of %u KiB and more of guests that leave no "
+			 "pages mapped",
+			 map_from / 1024);
 	if (d->xen)
 		xen_backend_set_map_from(d->xen, map_from);
 	return 0;

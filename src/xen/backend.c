@@ -378,7 +378,6 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 	list_init(&be->vbds);
 	list_init(&be->guests);
 	be->retry.fire = retry_fired;
-	be->map_from = UINT32_MAX;
 	rc = xen_host_check(opts->root, err);
 	if (rc)
 		goto no_host;
@@ -516,6 +515,7 @@ void xen_backend_destroy(struct xen_backend *be)
 void xen_backend_set_map_from(struct xen_backend *be, uint32_t bytes)
 {
 	be->map_from = bytes;
+	be->map_from_known = true;
 }
 
 int xen_backend_check_sharing(const struct xen_backend *be, const struct bdev *b,

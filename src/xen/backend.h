@@ -59,8 +59,9 @@ void xen_backend_drain(struct xen_backend *be, void (*drained)(void *arg), void 
 void xen_backend_destroy(struct xen_backend *be);
 
 /*
- * From how many bytes of a request on sharing=auto maps for devices what a device can reach, for
- * disks that connect from now on. It is never so (UINT32_MAX) until it was called.
+ * From how many bytes of a request on (UINT32_MAX: never) sharing=auto maps for devices what a
+ * device can reach and its guest does not leave mapped, for disks that connect from now on. Until
+ * it was called sharing=auto maps nothing, and guests are not asked to leave anything mapped.
  */
 void xen_backend_set_map_from(struct xen_backend *be, uint32_t bytes);
 

@@ -29,6 +29,7 @@ struct xen_backend {
 	bool can_dma; /* the lanes map for devices */
 	unsigned next_lane;
 	uint32_t map_from; /* see xen_backend_set_map_from() */
+	bool map_from_known;
 	struct bdev_observer observer;
 	struct reactor_fd xs_fd;
 	struct reactor_timer retry; /* for disks that wait for what no watch tells */

@@ -64,7 +64,7 @@ static json_t *describe_sharing(const struct vbd *v, enum blkif_sharing sharing)
 			 "persistent",
 			 sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT,
 			 "map_from",
-			 chosen ? json_integer((json_int_t)vbd_get_dma_from(v)) : json_null());
+			 chosen ? json_integer((json_int_t)vbd_get_dma_from(v, sharing)) : json_null());
 }
 
 static json_t *list_disk(struct xen_backend *be, const struct vbd *v)

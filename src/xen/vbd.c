@@ -96,17 +96,23 @@ enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent)
 	case TARGET_SHARING_DMA:
 		return keep ? BLKIF_SHARE_DMA_PERSISTENT : BLKIF_SHARE_DMA;
 	case TARGET_SHARING_AUTO:
-		/* See "How pages are shared" in ARCHITECTURE.md for the figures. */
-		if (v->bdev && v->bdev->dma && v->be->can_dma && v->be->map_from != UINT32_MAX)
+		/* See "How pages are shared" in ARCHITECTURE.md for the reasons. */
+		if (!v->bdev || !v->bdev->dma || !v->be->can_dma || !v->be->map_from_known)
+			break;
+		if (keep)
+			return BLKIF_SHARE_DMA_PERSISTENT;
+		if (v->be->map_from != UINT32_MAX)
 			return BLKIF_SHARE_DMA;
 		break;
 	}
 	return BLKIF_SHARE_COPY;
 }
 
-uint32_t vbd_get_dma_from(const struct vbd *v)
+uint32_t vbd_get_dma_from(const struct vbd *v, enum blkif_sharing sharing)
 {
-	return v->want.sharing == TARGET_SHARING_AUTO ? v->be->map_from : 0;
+	return v->want.sharing == TARGET_SHARING_AUTO && sharing == BLKIF_SHARE_DMA
+		       ? v->be->map_from
+		       : 0;
 }
 
 /* The frontend broke the protocol: it is told by Closing, and may come back once it has closed. */
@@ -420,8 +426,7 @@ static void start_connection(struct vbd *v)
 	v->stirred = false;
 	rc = vbd_read_keys(v, &keys, &err);
 	queue->sharing = vbd_get_sharing(v, keys.persistent);
-	if (queue->sharing == BLKIF_SHARE_DMA || queue->sharing == BLKIF_SHARE_DMA_PERSISTENT)
-		queue->dma_from_bytes = vbd_get_dma_from(v);
+	queue->dma_from_bytes = vbd_get_dma_from(v, queue->sharing);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);
 	/* From here on it is not clean: if we die, nobody must believe that we had drained. */

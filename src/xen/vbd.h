@@ -124,7 +124,7 @@ void vbd_look_again(struct vbd *v, uint64_t delay_ns);
  * from how many bytes of a request on, where devices can reach them.
  */
 enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent);
-uint32_t vbd_get_dma_from(const struct vbd *v);
+uint32_t vbd_get_dma_from(const struct vbd *v, enum blkif_sharing sharing);
 
 /* What changes while a disk is served: vbd_settings.c */
 

@@ -383,6 +383,7 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	uint32_t max =
 		v->kernel_offered || v->adopting ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
 	char dir[STORE_PATH_MAX + 24];
+	bool offered = store_equals(s, v->dir, "feature-persistent", "1");
 	uint32_t persistent;
 	char *protocol;
 	bool numbered;
@@ -398,7 +399,8 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 		rc = optional_u32(v, "feature-persistent", 1, 0, &persistent, err);
 	if (rc)
 		return rc;
-	keys->persistent = persistent;
+	/* It says what it can do, whatever it is offered; and does it only if it was. */
+	keys->persistent = persistent && offered;
 	protocol = store_read(s, v->frontend, "protocol");
 	if (!protocol && errno != ENOENT)
 		return err_set(err, -EINVAL, "the frontend's key protocol cannot be read");

@@ -17,6 +17,8 @@ const struct guest_way guest_dma = {.options = ",sharing=dma", .dma = true};
 const struct guest_way guest_dma_persistent = {
 	.options = ",sharing=dma", .persistent = true, .dma = true};
 const struct guest_way guest_auto = {.options = "", .dma = true, .map_from = 3 * PAGE};
+const struct guest_way guest_auto_persistent = {
+	.options = "", .persistent = true, .dma = true, .map_from = 3 * PAGE};
 const struct guest_way *guest_way = &guest_copied;
 
 static void die(const char *what)

@@ -28,7 +28,7 @@ struct guest_way {
 };
 extern const struct guest_way guest_copied, guest_mapped, guest_persistent;
 /* Mapped for devices; the last by its size. */
-extern const struct guest_way guest_dma, guest_dma_persistent, guest_auto;
+extern const struct guest_way guest_dma, guest_dma_persistent, guest_auto, guest_auto_persistent;
 extern const struct guest_way *guest_way; /* never NULL */
 
 struct guest_opts {

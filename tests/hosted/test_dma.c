@@ -177,7 +177,7 @@ static void auto_copies_the_small_and_maps_the_large(void **state)
 	assert_int_equal(json_integer_value(admin_listed("map_from")), guest_way->map_from);
 	assert_true(json_is_false(admin_listed("persistent")));
 	assert_true(
-		disk_key_is(&world.guest.disk, world.guest.disk.back, "feature-persistent", "0"));
+		disk_key_is(&world.guest.disk, world.guest.disk.back, "feature-persistent", "1"));
 	for (uint8_t op = BLKIF_READ; op <= BLKIF_WRITE; op++) {
 		for (unsigned pages = 1; pages <= 11; pages++) {
 			trial_init(&t, op, pages, 0);
@@ -226,10 +226,65 @@ static void auto_copies_all_unless_told(void **state)
 	trial_connect();
 	assert_string_equal(json_string_value(admin_listed("sharing")), "copy");
 	assert_true(json_is_null(admin_listed("map_from")));
+	assert_true(json_is_false(admin_listed("persistent")));
+	assert_true(
+		disk_key_is(&world.guest.disk, world.guest.disk.back, "feature-persistent", "0"));
 	trial_init(&t, BLKIF_WRITE, 32, 0);
 	assert_false(trial_goes_by_bus(&t));
 	trial_fini(&t);
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
+}
+
+static void connect_to(const char *target)
+{
+	world_start(&(struct instance_opts){0});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = target});
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+}
+
+/* Where a guest leaves its pages mapped there is nothing to weigh. */
+static void auto_maps_all_that_stays_mapped(void **state)
+{
+	struct trial t;
+
+	connect_to("disk");
+	assert_string_equal(json_string_value(admin_listed("sharing")), "dma");
+	assert_true(json_is_true(admin_listed("persistent")));
+	assert_true(json_is_null(admin_listed("map_from")));
+	trial_init(&t, BLKIF_WRITE, 1, 0);
+	assert_true(trial_goes_by_bus(&t));
+	assert_int_equal(trial_use_of(t.pages[0].ref).mapped, 1);
+	trial_fini(&t);
+}
+
+static void auto_weighs_where_nothing_may_stay_mapped(void **state)
+{
+	struct trial t;
+
+	connect_to("disk,persistent=no");
+	assert_string_equal(json_string_value(admin_listed("sharing")), "auto");
+	assert_true(json_is_false(admin_listed("persistent")));
+	trial_init(&t, BLKIF_WRITE, 1, 0);
+	assert_false(trial_goes_by_bus(&t));
+	assert_int_equal(trial_use_of(t.pages[0].ref).maps, 0);
+	trial_fini(&t);
+}
+
+/* A frontend says what it can do, also where the key that it goes by tells it not to. */
+static void nothing_stays_mapped_that_was_not_offered_to(void **state)
+{
+	struct disk *d = &world.guest.disk;
+	struct trial t;
+
+	world_start(&(struct instance_opts){0});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+	disk_write(d, d->back, "feature-persistent", "0");
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+	assert_true(json_is_false(admin_listed("persistent")));
+	trial_init(&t, BLKIF_WRITE, 11, 0);
+	assert_true(trial_goes_by_bus(&t));
+	assert_int_equal(trial_use_of(t.pages[0].ref).mapped, 0);
+	trial_fini(&t);
 }
 
 /* What cannot be mapped */
@@ -430,6 +485,14 @@ int main(void)
 		in_auto(auto_copies_the_small_and_maps_the_large),
 		in_auto(a_small_indirect_request_is_fetched_once),
 		in_auto(auto_copies_all_unless_told),
+		world_test_in(auto_copies_all_unless_told, &guest_auto_persistent,
+			      ", auto persistent"),
+		world_test_in(auto_maps_all_that_stays_mapped, &guest_auto_persistent,
+			      ", auto persistent"),
+		world_test_in(auto_weighs_where_nothing_may_stay_mapped, &guest_auto_persistent,
+			      ", auto persistent"),
+		world_test_in(nothing_stays_mapped_that_was_not_offered_to, &guest_auto_persistent,
+			      ", auto persistent"),
 		in_dma(a_page_that_cannot_be_mapped_is_copied),
 		in_persistent(a_page_that_cannot_be_mapped_is_copied),
 		in_dma(a_hypercall_that_fails_costs_a_copy),
