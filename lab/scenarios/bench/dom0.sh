@@ -51,8 +51,8 @@ create_guest guest pv bench \
 	"$(qemu_disk xvdi 5)" "$(qemu_disk xvdj 6)" "$(qemu_disk xvdk 7)" "$(qemu_disk xvdl 8)" \
 	"$(sluice_disk xvdm driven5,sharing=dma,persistent=no)" \
 	"$(sluice_disk xvdn driven6,sharing=copy)" \
-	"$(sluice_disk xvdo file)" "$(sluice_disk xvdp nothing,sharing=copy)" \
-	"$(sluice_disk xvdq driven7,sharing=dma)"
+	"$(sluice_disk xvdo file)" "$(sluice_disk xvdp nothing,sharing=map)" \
+	"$(sluice_disk xvdq driven7,persistent=no)"
 await_result guest 60 up
 domid=$(xl domid guest)
 

@@ -31,19 +31,22 @@ OTHERS = ["blkback", "xen-block"]  # what a user would run instead
 BEYOND = 100  # requests that are slower than a percentile
 
 # The guest's disks of each way, as the scenario makes them; and the loads without a guest.
-DISKS = {"auto": "abcd", "dma": "q", "blkback": "efgh", "xen-block": "ijkl", "dma, not persistent": "m",
-         "copy": "n", "uring": "o", "null": "p"}
-WORDS = {"auto": "user-space NVMe as sluiced serves it if nothing is asked for: small requests copied, "
-         "large ones mapped for the drive",
-         "dma": "user-space NVMe, guest's pages mapped for the drive and kept",
+DISKS = {"auto": "abcd", "auto, not persistent": "q", "blkback": "efgh", "xen-block": "ijkl",
+         "dma, not persistent": "m", "copy": "n", "uring": "o", "null": "p"}
+WORDS = {"auto": "user-space NVMe as sluiced serves it if nothing is asked for: the guest's pages are mapped "
+         "for the drive and kept, and the guest copies into them and out of them (as it does for "
+         "blkback)",
+         "auto, not persistent": "the same with persistent=no: small requests are copied, large ones "
+         "mapped for their time, and the guest copies nothing",
          "blkback": "the kernel's",
          "xen-block": "QEMU's, backendtype=qdisk; Debian builds it without libaio and io_uring, so "
          "that it goes through dom0's page cache: what it has read once, or been given to write, "
          "costs it no drive",
-         "dma, not persistent": "the same as dma, mapped for each request",
+         "dma, not persistent": "guest's pages mapped for the drive for each request",
          "copy": "user-space NVMe, data copied",
-         "uring": "the kernel's drive by io_uring, small requests copied and large ones mapped",
-         "null": "no drive at all: the most that a ring can give",
+         "uring": "the kernel's drive by io_uring, data copied",
+         "null": "no drive at all, guest's pages mapped for the daemon and kept: the most that a ring "
+         "can give",
          "dom0": "the kernel's drive in dom0 itself, no guest",
          "driver": "our driver alone in dom0, no guest"}
 SERVERS = {"blkback": "blkback_ns", "xen-block": "qemu_ns"}

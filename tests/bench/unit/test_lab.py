@@ -121,12 +121,12 @@ class Read(unittest.TestCase):
         left.count("begin 1 idle none", counters(0))
         left.count("end 1 idle none", counters(1000 * MS, dom0_ns=100 * MS, guest_ns=10 * MS))
         base = counters(5000 * MS, dom0_ns=900 * MS, idle_ns=7 * MS, sluiced_ns=3 * MS)
-        left.count(f"begin 1 {JOB} dma", base)
-        left.count(f"end 1 {JOB} dma", {
+        left.count(f"begin 1 {JOB} copy", base)
+        left.count(f"end 1 {JOB} copy", {
             **base, "wall_ns": 7000 * MS, "dom0_ns": 2100 * MS, "guest_ns": 520 * MS,
             "idle_ns": 2007 * MS, "sluiced_ns": 803 * MS, "work_ns": 400 * MS,
             "blkback_ns": 99 * MS, "evtchn:sluiced": 50})
-        left.measure(1, JOB, "dma", 500, [20, 1000], interrupts=250)
+        left.measure(1, JOB, "copy", 500, [20, 1000], interrupts=250)
         results = left.read()
         self.assertEqual(results.samples[0]["v"], {
             "iops": 500, "p50_us": 10, "dom0_us": 1000, "guest_us": 500, "server_us": 800,
@@ -136,26 +136,26 @@ class Read(unittest.TestCase):
     def test_percentiles_are_of_all_rounds_and_need_a_hundred_beyond(self):
         left = Left(self)
         for number in 1, 2:
-            left.measure(number, JOB, "dma", 2500, [10, 4900, 500, 99 + number])
-        left.measure(1, JOB, "copy", 2500, [10, 4900, 500, 100])
+            left.measure(number, JOB, "copy", 2500, [10, 4900, 500, 99 + number])
+        left.measure(1, JOB, "null", 2500, [10, 4900, 500, 100])
         merged = lab.percentiles(left.read())
-        self.assertAlmostEqual(merged[JOB, "dma"]["p50_us"], 10, delta=0.3)
-        self.assertAlmostEqual(merged[JOB, "dma"]["p99_us"], 500, delta=12)
-        self.assertIsNone(merged[JOB, "dma"]["p99_9_us"])
-        self.assertIsNone(merged[JOB, "copy"]["p99_us"])
+        self.assertAlmostEqual(merged[JOB, "copy"]["p50_us"], 10, delta=0.3)
+        self.assertAlmostEqual(merged[JOB, "copy"]["p99_us"], 500, delta=12)
+        self.assertIsNone(merged[JOB, "copy"]["p99_9_us"])
+        self.assertIsNone(merged[JOB, "null"]["p99_us"])
 
     def test_what_measured_the_clock_does_not_count(self):
         left = Left(self)
-        left.measure(1, JOB, "dma", 500, [20, 1000], clock="system")
-        left.measure(2, JOB, "dma", 500, [20, 1000], clock="tsc", pace=1.01)
-        left.measure(3, JOB, "dma", 500, [20, 1000], clock="tsc", pace=1.4)
+        left.measure(1, JOB, "copy", 500, [20, 1000], clock="system")
+        left.measure(2, JOB, "copy", 500, [20, 1000], clock="tsc", pace=1.01)
+        left.measure(3, JOB, "copy", 500, [20, 1000], clock="tsc", pace=1.4)
         results = left.read()
         self.assertEqual([sample["round"] for sample in results.samples], [2])
         self.assertIn("Not counted are 2", lab.section(results)[0])
 
     def test_what_is_not_as_it_comes_is_said(self):
         left = Left(self)
-        left.measure(1, JOB, "dma", 500, [20, 1000])
+        left.measure(1, JOB, "copy", 500, [20, 1000])
         results = left.read()
         text = lab.section(results)[0]
         self.assertIn("several queues: none.\nAn idle queue is polled by sluiced for 10 ms, and not for 1", text)
