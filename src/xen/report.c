@@ -59,12 +59,12 @@ static json_t *describe_sharing(const struct vbd *v, enum blkif_sharing sharing)
 	};
 	bool chosen = sharing == BLKIF_SHARE_DMA && v->want.sharing == TARGET_SHARING_AUTO;
 
-	return json_pack("{s:s,s:b,s:o}", "sharing",
-			 chosen ? target_sharing_name(v->want.sharing) : names[sharing],
-			 "persistent",
-			 sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT,
-			 "map_from",
-			 chosen ? json_integer((json_int_t)vbd_get_dma_from(v, sharing)) : json_null());
+	return json_pack(
+		"{s:s,s:b,s:o}", "sharing",
+		chosen ? target_sharing_name(v->want.sharing) : names[sharing], "persistent",
+		sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT,
+		"map_from",
+		chosen ? json_integer((json_int_t)vbd_get_dma_from(v, sharing)) : json_null());
 }
 
 static json_t *list_disk(struct xen_backend *be, const struct vbd *v)

@@ -278,6 +278,7 @@ static void nothing_stays_mapped_that_was_not_offered_to(void **state)
 
 	world_start(&(struct instance_opts){0});
 	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+	assert_true(disk_wait_state(d, 2)); /* InitWait */
 	disk_write(d, d->back, "feature-persistent", "0");
 	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
 	assert_true(json_is_false(admin_listed("persistent")));

@@ -19,7 +19,8 @@ static bool key_is(const char *key, const char *value)
 static void persistent_is_offered_where_mappings_persist(void **state)
 {
 	connect_way(&(struct guest_opts){0});
-	assert_true(key_is("feature-persistent", guest_way->options[0] || guest_way->dma ? "1" : "0"));
+	assert_true(
+		key_is("feature-persistent", guest_way->options[0] || guest_way->dma ? "1" : "0"));
 }
 
 /* What domain 0 maps of one page, beside the responses that are there at that time. */
