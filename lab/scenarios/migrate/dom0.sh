@@ -51,7 +51,7 @@ load=$(guest_result guest load)
 [ "$(echo "$load" | json errors)" = 0 ] || fail "the load found errors: $load"
 story "through it all the guest did $(echo "$load" | json total_requests) requests," \
 	"$(echo "$load" | json checked_sectors) sectors verified, none wrong; the longest wait was" \
-	"$(($(echo "$load" | json max_us) / 1000)) ms"
+	"$(($(echo "$load" | json max_us | cut -d. -f1) / 1000)) ms"
 await_end guest 30
 must sluice bdev delete disk
 stop_sluiced

@@ -56,7 +56,7 @@ load=$(guest_result busy load)
 [ "$(echo "$load" | json errors)" = 0 ] || fail "the busy guest found errors: $load"
 story "sluiced was restarted twice under a busy guest: $(echo "$load" | json total_requests)" \
 	"requests, $(echo "$load" | json checked_sectors) sectors verified, none wrong; the longest" \
-	"wait was $(($(echo "$load" | json max_us) / 1000)) ms"
+	"wait was $(($(echo "$load" | json max_us | cut -d. -f1) / 1000)) ms"
 
 # ---- a crash ----
 
