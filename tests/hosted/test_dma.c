@@ -468,6 +468,7 @@ static void a_domain_that_is_not_pv_is_refused(void **state)
 #define in_dma(fn)        world_test_in(fn, &guest_dma, ", dma")
 #define in_persistent(fn) world_test_in(fn, &guest_dma_persistent, ", dma persistent")
 #define in_auto(fn)       world_test_in(fn, &guest_auto, ", auto")
+#define in_kept(fn)       world_test_in(fn, &guest_auto_persistent, ", auto persistent")
 
 int main(void)
 {
@@ -486,14 +487,10 @@ int main(void)
 		in_auto(auto_copies_the_small_and_maps_the_large),
 		in_auto(a_small_indirect_request_is_fetched_once),
 		in_auto(auto_copies_all_unless_told),
-		world_test_in(auto_copies_all_unless_told, &guest_auto_persistent,
-			      ", auto persistent"),
-		world_test_in(auto_maps_all_that_stays_mapped, &guest_auto_persistent,
-			      ", auto persistent"),
-		world_test_in(auto_weighs_where_nothing_may_stay_mapped, &guest_auto_persistent,
-			      ", auto persistent"),
-		world_test_in(nothing_stays_mapped_that_was_not_offered_to, &guest_auto_persistent,
-			      ", auto persistent"),
+		in_kept(auto_copies_all_unless_told),
+		in_kept(auto_maps_all_that_stays_mapped),
+		in_kept(auto_weighs_where_nothing_may_stay_mapped),
+		in_kept(nothing_stays_mapped_that_was_not_offered_to),
 		in_dma(a_page_that_cannot_be_mapped_is_copied),
 		in_persistent(a_page_that_cannot_be_mapped_is_copied),
 		in_dma(a_hypercall_that_fails_costs_a_copy),
