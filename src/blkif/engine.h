@@ -17,8 +17,8 @@
  *
  * One pass adds the steps of fetch, in, map, out and unmap to the share, flushes that once, moves
  * all on, submits, flushes once more for READs that the device has done at once, answers, and
- * pushes and notifies each ring once.  Mapping for the CPU has no
- * stage: it is done at once, by a call of its own.
+ * pushes and notifies each ring once.  Mapping for the CPU has no stage: it is done at once, by a
+ * call of its own.
  */
 #ifndef SLUICE_BLKIF_ENGINE_H
 #define SLUICE_BLKIF_ENGINE_H

@@ -27,7 +27,7 @@ struct guest_way {
 	uint32_t map_from;   /* what instances are told to map from on; 0: nothing */
 };
 extern const struct guest_way guest_copied, guest_mapped, guest_persistent;
-/* Mapped for devices; the last by its size. */
+/* Mapped for devices; the last two as auto chooses, by size where nothing stays mapped. */
 extern const struct guest_way guest_dma, guest_dma_persistent, guest_auto, guest_auto_persistent;
 extern const struct guest_way *guest_way; /* never NULL */
 

@@ -235,19 +235,12 @@ static void auto_copies_all_unless_told(void **state)
 	assert_int_equal(held_by_foreign_memory(world.disk), 0);
 }
 
-static void connect_to(const char *target)
-{
-	world_start(&(struct instance_opts){0});
-	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = target});
-	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
-}
-
 /* Where a guest leaves its pages mapped there is nothing to weigh. */
 static void auto_maps_all_that_stays_mapped(void **state)
 {
 	struct trial t;
 
-	connect_to("disk");
+	trial_connect();
 	assert_string_equal(json_string_value(admin_listed("sharing")), "dma");
 	assert_true(json_is_true(admin_listed("persistent")));
 	assert_true(json_is_null(admin_listed("map_from")));
@@ -261,7 +254,8 @@ static void auto_weighs_where_nothing_may_stay_mapped(void **state)
 {
 	struct trial t;
 
-	connect_to("disk,persistent=no");
+	world_connect_disk(&(struct disk_opts){.target = "disk,persistent=no"},
+			   &(struct guest_opts){0});
 	assert_string_equal(json_string_value(admin_listed("sharing")), "auto");
 	assert_true(json_is_false(admin_listed("persistent")));
 	trial_init(&t, BLKIF_WRITE, 1, 0);
