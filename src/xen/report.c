@@ -70,7 +70,7 @@ static json_t *describe_sharing(const struct vbd *v, enum blkif_sharing sharing)
 static json_t *list_disk(struct xen_backend *be, const struct vbd *v)
 {
 	const struct connection_keys *keys = v->conn ? connection_get_keys(v->conn) : NULL;
-	enum blkif_sharing sharing = vbd_get_sharing(v, keys && keys->persistent);
+	enum blkif_sharing sharing = vbd_get_sharing(v, v->bdev, keys && keys->persistent);
 	json_t *disk = name_disk(be, v);
 	char on_error[24];
 

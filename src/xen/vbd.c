@@ -84,7 +84,7 @@ void vbd_destroy(struct vbd *v)
 	free(v);
 }
 
-enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent)
+enum blkif_sharing vbd_get_sharing(const struct vbd *v, const struct bdev *b, bool persistent)
 {
 	bool keep = persistent && !v->want.not_persistent;
 
@@ -97,7 +97,7 @@ enum blkif_sharing vbd_get_sharing(const struct vbd *v, bool persistent)
 		return keep ? BLKIF_SHARE_DMA_PERSISTENT : BLKIF_SHARE_DMA;
 	case TARGET_SHARING_AUTO:
 		/* See "How pages are shared" in ARCHITECTURE.md for the reasons. */
-		if (!v->bdev || !v->bdev->dma || !v->be->can_dma || !v->be->map_from_known)
+		if (!b || !b->dma || !v->be->can_dma || !v->be->map_from_known)
 			break;
 		if (keep)
 			return BLKIF_SHARE_DMA_PERSISTENT;
@@ -425,7 +425,7 @@ static void start_connection(struct vbd *v)
 	};
 	v->stirred = false;
 	rc = vbd_read_keys(v, &keys, &err);
-	queue->sharing = vbd_get_sharing(v, keys.persistent);
+	queue->sharing = vbd_get_sharing(v, v->bdev, keys.persistent);
 	queue->dma_from_bytes = vbd_get_dma_from(v, queue->sharing);
 	if (!rc)
 		rc = connection_create(&opts, &v->conn, &err);

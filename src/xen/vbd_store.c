@@ -187,7 +187,7 @@ static int write_offer(struct store *s, void *arg)
 	struct bdev *b = v->bdev ? v->bdev : bdev_find(v->want.bdev);
 	uint16_t segments = b ? vbd_get_limits(v, bdev_sectors(b)).max_indirect_segments
 			      : (uint16_t)BLKIF_MAX_SEGMENTS;
-	enum blkif_sharing sharing = vbd_get_sharing(v, true);
+	enum blkif_sharing sharing = vbd_get_sharing(v, b, true);
 	bool persistent =
 		sharing == BLKIF_SHARE_PERSISTENT || sharing == BLKIF_SHARE_DMA_PERSISTENT;
 	int rc = check_ours(s, v);

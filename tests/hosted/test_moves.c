@@ -27,7 +27,10 @@ static void set_vm(unsigned domid, const char *vm)
 
 static void a_disk_moves_to_its_machines_next_domain(void **state)
 {
+	char *sharing;
+
 	world_connect();
+	sharing = strdup(json_string_value(admin_listed("sharing")));
 	set_vm(WORLD_GUEST, "/vm/1234");
 	world_assert_works(&world.guest);
 	/* The new domain's disk is there before the old one's has gone: the script must not fail.
@@ -46,6 +49,9 @@ static void a_disk_moves_to_its_machines_next_domain(void **state)
 	assert_true(disk_wait_state(&world.other.disk, 4));
 	guest_read_disk(&world.other);
 	world_assert_works(&world.other);
+	/* What it was offered while it waited for the bdev is what it has. */
+	assert_string_equal(json_string_value(admin_listed_of(WORLD_OTHER, "sharing")), sharing);
+	free(sharing);
 }
 
 static void a_disk_does_not_move_to_a_stranger(void **state)
@@ -182,6 +188,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		world_tests(a_disk_moves_to_its_machines_next_domain),
+		world_test_in(a_disk_moves_to_its_machines_next_domain, &guest_auto_persistent,
+			      ", auto persistent"),
 		world_test(a_disk_does_not_move_to_a_stranger),
 		world_tests(the_old_domain_may_be_gone_before_its_requests),
 		world_test(who_waits_for_its_former_self_is_listed),
