@@ -121,8 +121,7 @@ void vbd_drain(struct vbd *v);
 void vbd_look_again(struct vbd *v, uint64_t delay_ns);
 /*
  * How its guest's pages are reached, if it connects on @b (NULL: none) to a frontend that can be
- * @persistent; and
- * from how many bytes of a request on, where devices can reach them.
+ * @persistent; and from how many bytes of a request on, where devices can reach them.
  */
 enum blkif_sharing vbd_get_sharing(const struct vbd *v, const struct bdev *b, bool persistent);
 uint32_t vbd_get_dma_from(const struct vbd *v, enum blkif_sharing sharing);

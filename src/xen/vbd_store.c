@@ -383,8 +383,7 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	uint32_t max =
 		v->kernel_offered || v->adopting ? CONNECTION_MAX_QUEUES : v->be->opts.max_queues;
 	char dir[STORE_PATH_MAX + 24];
-	bool offered = store_equals(s, v->dir, "feature-persistent", "1");
-	uint32_t persistent;
+	uint32_t persistent, offered = 0;
 	char *protocol;
 	bool numbered;
 	int rc;
@@ -400,6 +399,9 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	if (rc)
 		return rc;
 	/* It says what it can do, whatever it is offered; and does it only if it was. */
+	rc = store_read_u32(s, v->dir, "feature-persistent", 1, &offered);
+	if (rc && rc != -ENOENT)
+		return err_set(err, rc, "the backend's own key feature-persistent cannot be read");
 	keys->persistent = persistent && offered;
 	protocol = store_read(s, v->frontend, "protocol");
 	if (!protocol && errno != ENOENT)
