@@ -18,12 +18,7 @@ static void pages_are_mapped_as_long_as_the_device_has_them(void **state)
 	struct trial t[2];
 
 	trial_connect();
-	held_hold(world.disk);
-	for (unsigned i = 0; i < 2; i++) {
-		trial_init(&t[i], i ? BLKIF_WRITE : BLKIF_READ, 3, i * 100);
-		trial_send(&t[i]);
-	}
-	assert_true(held_wait(world.disk, 2));
+	trial_hold(t, 2);
 	for (unsigned i = 0; i < 2; i++) {
 		for (unsigned p = 0; p < 3; p++) {
 			struct double_grant_use use = trial_use_of(t[i].pages[p].ref);
@@ -55,12 +50,7 @@ static void pages_outlive_their_guest(void **state)
 
 	trial_connect();
 	double_get_stats(&before);
-	held_hold(world.disk);
-	for (unsigned i = 0; i < 4; i++) {
-		trial_init(&t[i], i % 2 ? BLKIF_WRITE : BLKIF_READ, 3, i * 100);
-		trial_send(&t[i]);
-	}
-	assert_true(held_wait(world.disk, 4));
+	trial_hold(t, 4);
 	guest_kill(&world.guest);
 	world_settle();
 	double_get_stats(&stats);

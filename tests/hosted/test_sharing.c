@@ -263,12 +263,7 @@ static void mapped_pages_outlive_their_guest(void **state)
 	struct trial t[4];
 
 	connect_way(&(struct guest_opts){0});
-	held_hold(world.disk);
-	for (unsigned i = 0; i < 4; i++) {
-		trial_init(&t[i], i % 2 ? BLKIF_WRITE : BLKIF_READ, 3, i * 100);
-		trial_send(&t[i]);
-	}
-	assert_true(held_wait(world.disk, 4));
+	trial_hold(t, 4);
 	guest_kill(&world.guest);
 	world_settle();
 	double_get_stats(&stats);

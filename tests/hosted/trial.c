@@ -53,6 +53,16 @@ void trial_send_batch(struct trial *t, unsigned nr)
 	front_push(world.guest.front);
 }
 
+void trial_hold(struct trial *t, unsigned nr)
+{
+	held_hold(world.disk);
+	for (unsigned i = 0; i < nr; i++) {
+		trial_init(&t[i], i % 2 ? BLKIF_WRITE : BLKIF_READ, 3, i * 100);
+		trial_send(&t[i]);
+	}
+	assert_true(held_wait(world.disk, nr));
+}
+
 void trial_collect(void)
 {
 	while (front_outstanding(world.guest.front)) {

@@ -26,6 +26,9 @@ void trial_fini(struct trial *t);
 void trial_send(struct trial *t);
 /* The same with @nr of them: the backend finds all at once. */
 void trial_send_batch(struct trial *t, unsigned nr);
+/* @nr of three pages, reads and writes by turns, one after the other: world.disk has and holds
+ * them. */
+void trial_hold(struct trial *t, unsigned nr);
 /* Waits until all that was sent is answered. */
 void trial_collect(void);
 /* Sends it, waits until it is answered, and says whether it went by the bus. */
