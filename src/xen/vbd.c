@@ -425,6 +425,11 @@ static void start_connection(struct vbd *v)
 	};
 	v->stirred = false;
 	rc = vbd_read_keys(v, &keys, &err);
+	if (rc && rc != -EINVAL && !v->adopting) {
+		vbd_set_error(v, "%s", err.text);
+		vbd_look_again(v, VBD_RETRY_NS);
+		return;
+	}
 	queue->sharing = vbd_get_sharing(v, v->bdev, keys.persistent);
 	queue->dma_from_bytes = vbd_get_dma_from(v, queue->sharing);
 	if (!rc)

@@ -291,6 +291,12 @@ int vbd_write_size(struct vbd *v, uint64_t sectors)
 	return store_transact(&v->be->store, write_size, &w);
 }
 
+/* Xenstore's trouble, and none of the frontend's making: @rc. */
+static int cannot_read(const char *whose, const char *key, int rc, struct err *err)
+{
+	return err_set(err, rc, "the %s's key %s cannot be read: %s", whose, key, strerror(-rc));
+}
+
 /* A key that, where there is one, must be a number up to @max. */
 static int optional_u32(struct vbd *v, const char *key, uint32_t max, uint32_t absent,
 			uint32_t *value, struct err *err)
@@ -301,8 +307,20 @@ static int optional_u32(struct vbd *v, const char *key, uint32_t max, uint32_t a
 		*value = absent;
 		return 0;
 	}
-	return rc ? err_set(err, -EINVAL, "the frontend's key %s is no number up to %u", key, max)
-		  : 0;
+	if (rc == -EINVAL)
+		return err_set(err, rc, "the frontend's key %s is no number up to %u", key, max);
+	return rc ? cannot_read("frontend", key, rc, err) : 0;
+}
+
+/* A key that must be there, and a number. */
+static int needed_u32(struct store *s, const char *dir, const char *key, uint32_t *value,
+		      struct err *err)
+{
+	int rc = store_read_u32(s, dir, key, UINT32_MAX, value);
+
+	if (rc == -ENOENT || rc == -EINVAL)
+		return err_set(err, -EINVAL, "the frontend's key %s is missing or no number", key);
+	return rc ? cannot_read("frontend", key, rc, err) : 0;
 }
 
 /* How many pages each ring has, and whether their references are numbered. */
@@ -336,20 +354,18 @@ static int read_queue(struct vbd *v, const char *dir, unsigned pages, bool numbe
 {
 	struct store *s = &v->be->store;
 	char key[24];
+	int rc;
 
 	for (unsigned i = 0; i < pages; i++) {
 		if (numbered)
 			snprintf(key, sizeof(key), "ring-ref%u", i);
 		else
 			snprintf(key, sizeof(key), "ring-ref");
-		if (store_read_u32(s, dir, key, UINT32_MAX, &queue->ring_refs[i]))
-			return err_set(err, -EINVAL,
-				       "the frontend's key %s is missing or no number", key);
+		rc = needed_u32(s, dir, key, &queue->ring_refs[i], err);
+		if (rc)
+			return rc;
 	}
-	if (store_read_u32(s, dir, "event-channel", UINT32_MAX, &queue->event_channel))
-		return err_set(err, -EINVAL,
-			       "the frontend's key event-channel is missing or no number");
-	return 0;
+	return needed_u32(s, dir, "event-channel", &queue->event_channel, err);
 }
 
 /* No page and no port may serve twice: two queues would each believe it their own. */
@@ -401,11 +417,13 @@ int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err)
 	/* It says what it can do, whatever it is offered; and does it only if it was. */
 	rc = store_read_u32(s, v->dir, "feature-persistent", 1, &offered);
 	if (rc && rc != -ENOENT)
-		return err_set(err, rc, "the backend's own key feature-persistent cannot be read");
+		return cannot_read("backend", "feature-persistent", rc, err);
 	keys->persistent = persistent && offered;
 	protocol = store_read(s, v->frontend, "protocol");
+	if (!protocol && errno == EINVAL)
+		return err_set(err, -EINVAL, "the frontend's key protocol is no text");
 	if (!protocol && errno != ENOENT)
-		return err_set(err, -EINVAL, "the frontend's key protocol cannot be read");
+		return cannot_read("frontend", "protocol", -errno, err);
 	keys->layout = blkif_layout_find(protocol);
 	free(protocol);
 	if (!keys->layout)

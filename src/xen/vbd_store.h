@@ -36,7 +36,10 @@ int vbd_write_offer(struct vbd *v);
 int vbd_write_connected(struct vbd *v);
 /* Writes the disk's new size, and our state anew, which makes frontends look. As those. */
 int vbd_write_size(struct vbd *v, uint64_t sectors);
-/* Reads and judges what the frontend has chosen; -EINVAL with the reason. */
+/*
+ * Reads and judges what the frontend has chosen. -EINVAL: it makes no sense; another negative
+ * errno: xenstore did not tell, and may later. With the reason.
+ */
 int vbd_read_keys(struct vbd *v, struct connection_keys *keys, struct err *err);
 
 /*

@@ -207,6 +207,31 @@ static void failing_reads_take_no_disk_away(void **state)
 	world_assert_works(g);
 }
 
+/* Nor of what the frontend has chosen, or was offered: it waits, as the guest's driver does. */
+static void failing_reads_turn_no_frontend_away(void **state)
+{
+	static const char *const keys[] = {
+		"backend/vbd/5/51712/feature-persistent",
+		"device/vbd/51712/multi-queue-num-queues",
+		"device/vbd/51712/ring-ref",
+		"device/vbd/51712/protocol",
+	};
+	struct guest *g = &world.guest;
+
+	world_start_with_guest();
+	for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		print_message("  %s\n", keys[i]);
+		assert_true(disk_wait_state(&g->disk, 2));
+		double_fail(DOUBLE_XS_READ, EIO, 0, 1, keys[i]);
+		assert_true(guest_connect(g, &plain));
+		world_assert_works(g);
+		assert_true(disk_wait_key(&g->disk, g->disk.back, "sluice-error", NULL));
+		assert_true(guest_close(g));
+		assert_true(guest_free_front(g));
+		guest_set_state(g, 1);
+	}
+}
+
 static void mapping_fails_for_want_of_room(void **state)
 {
 	struct guest *g = &world.guest;
@@ -282,6 +307,7 @@ int main(void)
 		world_test(transactions_are_tried_again),
 		world_test(full_stores_are_survived),
 		world_test(failing_reads_take_no_disk_away),
+		world_test(failing_reads_turn_no_frontend_away),
 		world_test(mapping_fails_for_want_of_room),
 		world_test(others_disks_are_not_looked_at),
 		world_test(keys_are_read_when_their_owner_says),
