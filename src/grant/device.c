@@ -163,6 +163,11 @@ int grant_device_get_own_grants(struct grant_device *d, uint32_t *grants, struct
 	return 0;
 }
 
+uint32_t grant_device_count(const struct grant_device *d)
+{
+	return grant_ledger_count(d->ledger) + d->nr_maps;
+}
+
 void grant_device_map(struct grant_device *d, uint16_t domid, uint32_t ref, bool writable,
 		      uint64_t *bus, uint32_t *handle)
 {

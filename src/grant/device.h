@@ -34,6 +34,12 @@ struct grant_ledger;
 int grant_device_create(struct grant_ledger *ledger, struct grant_device **out, struct err *err);
 void grant_device_destroy(struct grant_device *d);
 
+/*
+ * How many mappings there are, of all who share the ledger, whosever pages they are of, with those
+ * that were added to this one and are not made yet.
+ */
+uint32_t grant_device_count(const struct grant_device *d);
+
 /* How many pages this domain can grant in all. Returns 0 and *@grants, or a negative errno. */
 int grant_device_get_own_grants(struct grant_device *d, uint32_t *grants, struct err *err);
 

@@ -68,6 +68,7 @@ struct grant_ledger {
 	char *path;
 	int fd;
 	struct file *file;
+	atomic_uint noted;         /* entries that are not 0 */
 	atomic_bool backed[PAGES]; /* known to be no holes */
 };
 
@@ -251,8 +252,15 @@ int grant_ledger_note(struct grant_ledger *l, uint32_t handle, uint64_t bus)
 			return -ENOSPC;
 		atomic_store_explicit(&l->backed[page], true, memory_order_relaxed);
 	}
-	__atomic_store_n(&l->file->bus[handle], bus, __ATOMIC_RELEASE);
+	/* Whoever has ended the mapping that had this handle may not have struck it out yet. */
+	if (!__atomic_exchange_n(&l->file->bus[handle], bus, __ATOMIC_RELEASE))
+		atomic_fetch_add_explicit(&l->noted, 1, memory_order_relaxed);
 	return 0;
+}
+
+uint32_t grant_ledger_count(const struct grant_ledger *l)
+{
+	return atomic_load_explicit(&l->noted, memory_order_relaxed);
 }
 
 /* A handle that could not be noted is not in the ledger when its mapping ends. */
@@ -262,12 +270,12 @@ static bool is_backed(const struct grant_ledger *l, uint32_t handle)
 	       atomic_load_explicit(&l->backed[handle / HANDLES_PER_PAGE], memory_order_relaxed);
 }
 
-/* Of the entry, if it is @from; else it is another mapping's. */
-static void change(struct grant_ledger *l, uint32_t handle, uint64_t from, uint64_t to)
+/* Of the entry, if it is @from; else it is another mapping's. Returns whether it was. */
+static bool change(struct grant_ledger *l, uint32_t handle, uint64_t from, uint64_t to)
 {
-	if (is_backed(l, handle))
-		__atomic_compare_exchange_n(&l->file->bus[handle], &from, to, false,
-					    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	return is_backed(l, handle) &&
+	       __atomic_compare_exchange_n(&l->file->bus[handle], &from, to, false,
+					   __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 void grant_ledger_end(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who)
@@ -277,7 +285,8 @@ void grant_ledger_end(struct grant_ledger *l, uint32_t handle, uint64_t bus, uns
 
 void grant_ledger_forget(struct grant_ledger *l, uint32_t handle, uint64_t bus, unsigned who)
 {
-	change(l, handle, bus | who, 0);
+	if (change(l, handle, bus | who, 0))
+		atomic_fetch_sub_explicit(&l->noted, 1, memory_order_relaxed);
 }
 
 static char *find_drive(struct grant_ledger *l, const char *address)
@@ -395,6 +404,7 @@ int grant_ledger_recover(struct grant_ledger *l,
 
 	if (nr < 0)
 		return nr;
+	atomic_store_explicit(&l->noted, (unsigned)nr, memory_order_relaxed);
 	rc = stop_drives(l, stop, arg, err);
 	if (!rc && nr)
 		rc = end_mappings(l, nr, err);

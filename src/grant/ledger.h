@@ -29,6 +29,10 @@ int grant_ledger_open(const char *path, struct grant_ledger **out, struct err *e
 /* Removes the file if nothing is noted in it. */
 void grant_ledger_close(struct grant_ledger *l);
 
+/* How many mappings are noted, about: threads that note and forget some meanwhile may be counted.
+ */
+uint32_t grant_ledger_count(const struct grant_ledger *l);
+
 /* -ENOSPC: the handle is beyond what a ledger holds; the mapping must end at once. */
 int grant_ledger_note(struct grant_ledger *l, uint32_t handle, uint64_t bus);
 /*

@@ -279,6 +279,7 @@ static int create_backend(struct daemon *d, const char *root, struct err *err)
 		.guest_maps = d->opts.guest_maps,
 		.spin_max_ns = d->opts.poll_us * (uint32_t)NSEC_PER_USEC,
 		.ledger = d->drives_xen.ledger,
+		.device_maps = d->opts.device_maps,
 		.root = root,
 	};
 

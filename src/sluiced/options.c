@@ -26,6 +26,7 @@ const char options_usage[] =
 	"  --bounce-mib N       bounce memory of each reactor in MiB (16)\n"
 	"  --guest-bounce-mib N bounce memory of one guest in MiB (8)\n"
 	"  --guest-maps N       pages of one guest that are mapped at a time (8192)\n"
+	"  --device-maps N      pages mapped for devices, all guests' (131072)\n"
 	"  --max-queues N       queues offered to each disk (as reactors, at least 4)\n"
 	"  --poll-us N          longest time to poll an idle queue before it sleeps (1000)\n"
 	"  --log-level LEVEL    error, warning, info or debug (info)\n"
@@ -44,6 +45,7 @@ enum {
 	OPT_BOUNCE,
 	OPT_GUEST_BOUNCE,
 	OPT_GUEST_MAPS,
+	OPT_DEVICE_MAPS,
 	OPT_MAX_QUEUES,
 	OPT_POLL,
 	OPT_LOG_LEVEL,
@@ -62,6 +64,7 @@ static const struct option long_options[] = {
 	{"bounce-mib", required_argument, NULL, OPT_BOUNCE},
 	{"guest-bounce-mib", required_argument, NULL, OPT_GUEST_BOUNCE},
 	{"guest-maps", required_argument, NULL, OPT_GUEST_MAPS},
+	{"device-maps", required_argument, NULL, OPT_DEVICE_MAPS},
 	{"max-queues", required_argument, NULL, OPT_MAX_QUEUES},
 	{"poll-us", required_argument, NULL, OPT_POLL},
 	{"log-level", required_argument, NULL, OPT_LOG_LEVEL},
@@ -170,6 +173,11 @@ static int parse_one(int option, const char *value, struct options *o, struct er
 			       ? 0
 			       : err_set(err, -EINVAL,
 					 "--guest-maps takes a number of pages, not '%s'", value);
+	case OPT_DEVICE_MAPS:
+		return parse_u32(value, 1 << 24, &o->device_maps)
+			       ? 0
+			       : err_set(err, -EINVAL,
+					 "--device-maps takes a number of pages, not '%s'", value);
 	case OPT_MAX_QUEUES:
 		return parse_u32(value, OPTIONS_QUEUES_MAX, &o->max_queues) && o->max_queues
 			       ? 0
@@ -218,6 +226,7 @@ int options_parse(int argc, char **argv, struct options *o, struct err *err)
 		.bounce_mib = 16,
 		.guest_bounce_mib = 8,
 		.guest_maps = 8192,
+		.device_maps = 1024 * 256 / 2, /* half of what Xen keeps for dom0 by default */
 		.poll_us = 1000,
 		.log_level = LOG_LEVEL_INFO,
 		.cpumask = default_cpumask(),

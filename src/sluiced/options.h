@@ -27,6 +27,7 @@ struct options {
 	uint32_t poll_us;                         /* longest spin of an idle queue */
 	uint32_t guest_bounce_mib;                /* of one guest, beyond its queues' own */
 	uint32_t guest_maps;                      /* pages of one guest's that are mapped */
+	uint32_t device_maps;                     /* with as many, guests get no more */
 	uint32_t max_queues;                      /* offered to each guest's disk */
 	enum log_level log_level;
 	bool help;

@@ -368,6 +368,11 @@ static void bdev_resized(struct bdev *b, void *arg)
 int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend **out,
 		       struct err *err)
 {
+	const struct xen_lane_opts lane = {
+		.bounce_pages = opts->bounce_pages,
+		.ledger = opts->ledger,
+		.device_maps = opts->device_maps,
+	};
 	struct xen_backend *be = calloc(1, sizeof(*be));
 	unsigned lanes = 0;
 	int rc;
@@ -401,8 +406,7 @@ int xen_backend_create(const struct xen_backend_opts *opts, struct xen_backend *
 	be->lanes = calloc(opts->nr_reactors, sizeof(be->lanes[0]));
 	rc = be->lanes ? 0 : err_set(err, -ENOMEM, "no memory for the Xen backend");
 	for (; !rc && lanes < opts->nr_reactors; lanes += !rc)
-		rc = xen_lane_init(&be->lanes[lanes], opts->reactors[lanes], opts->bounce_pages,
-				   opts->ledger, err);
+		rc = xen_lane_init(&be->lanes[lanes], opts->reactors[lanes], &lane, err);
 	if (rc)
 		goto no_lanes;
 	be->can_dma = true;

@@ -39,7 +39,8 @@ struct xen_backend_opts {
 	 * domain is none for that, say).
 	 */
 	struct grant_ledger *ledger;
-	const char *root; /* where /sys and /dev are; "" but in tests */
+	uint32_t device_maps; /* as many are mapped for devices, guests get no more */
+	const char *root;     /* where /sys and /dev are; "" but in tests */
 };
 
 /*

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "blkif/engine.h"
 
 static void add_copy(struct share *s, const struct share_piece *piece, bool to_guest)
@@ -60,8 +59,18 @@ static void share_unmap(struct share *s, void *addr, unsigned nr)
 static void share_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool writable,
 			  struct dma_piece *piece)
 {
-	grant_device_map(container_of(s, struct xen_lane, share)->device, (uint16_t)peer, ref,
-			 writable, &piece->bus, &piece->handle);
+	struct xen_lane *lane = container_of(s, struct xen_lane, share);
+
+	if (grant_device_count(lane->device) < lane->opts.device_maps) {
+		grant_device_map(lane->device, (uint16_t)peer, ref, writable, &piece->bus,
+				 &piece->handle);
+		return;
+	}
+	piece->bus = DMA_NO_BUS;
+	log_limited(&lane->log_limit, LOG_LEVEL_WARNING,
+		    "%u pages are mapped for devices: guests get no more, and are copied (see "
+		    "--device-maps)",
+		    lane->opts.device_maps);
 }
 
 static void share_dma_unmap(struct share *s, const struct dma_piece *piece)
@@ -90,14 +99,15 @@ static const struct share_ops share_ops_with_dma = {
 
 static_assert(GRANT_NO_BUS == DMA_NO_BUS, "one value for both");
 
-int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
-		  struct grant_ledger *ledger, struct err *err)
+int xen_lane_init(struct xen_lane *lane, struct reactor *r, const struct xen_lane_opts *opts,
+		  struct err *err)
 {
 	struct err no_dma;
 	int rc;
 
 	memset(lane, 0, sizeof(*lane));
 	lane->reactor = r;
+	lane->opts = *opts;
 	lane->share.ops = &share_ops;
 	rc = grant_copier_create(&lane->copier, err);
 	if (rc)
@@ -105,17 +115,17 @@ int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
 	rc = grant_mapper_create(&lane->mapper, err);
 	if (rc)
 		goto no_mapper;
-	if (ledger && grant_device_create(ledger, &lane->device, &no_dma))
+	if (opts->ledger && grant_device_create(opts->ledger, &lane->device, &no_dma))
 		log_warning("nothing is mapped for devices: %s", no_dma.text);
 	if (lane->device)
 		lane->share.ops = &share_ops_with_dma;
 	rc = xen_events_create(r, &lane->events, err);
 	if (rc)
 		goto no_events;
-	rc = blkif_engine_create(r, &lane->share, bounce_pages, &lane->engine);
+	rc = blkif_engine_create(r, &lane->share, opts->bounce_pages, &lane->engine);
 	if (rc) {
-		err_set(err, rc, "cannot get %zu bounce pages for a reactor: %s", bounce_pages,
-			strerror(-rc));
+		err_set(err, rc, "cannot get %zu bounce pages for a reactor: %s",
+			opts->bounce_pages, strerror(-rc));
 		goto no_engine;
 	}
 	rc = xen_events_start(lane->events);

@@ -7,6 +7,7 @@
 #define SLUICE_XEN_LANE_H
 
 #include "base/err.h"
+#include "base/log.h"
 #include "blkif/share.h"
 #include "grant/copy.h"
 #include "grant/device.h"
@@ -15,10 +16,24 @@
 #include "xen/events.h"
 
 struct blkif_engine;
+struct grant_ledger;
+
+struct xen_lane_opts {
+	size_t bounce_pages;
+	/*
+	 * Of what it maps for devices; NULL: nothing. Nor is anything where that cannot be done,
+	 * which the log then says.
+	 */
+	struct grant_ledger *ledger;
+	/* As many as are mapped for devices, whosever pages, guests get no more. */
+	uint32_t device_maps;
+};
 
 struct xen_lane {
 	struct reactor *reactor;
+	struct xen_lane_opts opts;
 	struct share share;
+	struct log_limit log_limit;
 	struct grant_copier *copier;
 	struct grant_mapper *mapper;
 	struct grant_device *device; /* NULL: nothing is mapped for devices */
@@ -26,13 +41,9 @@ struct xen_lane {
 	struct blkif_engine *engine;
 };
 
-/*
- * Makes the lane of @r, which is not running yet, and starts it. @ledger: of what it maps for
- * devices, or NULL: nothing; nor is anything where that cannot be done, which the log then says.
- * Returns 0 or a negative errno.
- */
-int xen_lane_init(struct xen_lane *lane, struct reactor *r, size_t bounce_pages,
-		  struct grant_ledger *ledger, struct err *err);
+/* Makes the lane of @r, which is not running yet, and starts it. Returns 0 or a negative errno. */
+int xen_lane_init(struct xen_lane *lane, struct reactor *r, const struct xen_lane_opts *opts,
+		  struct err *err);
 /* The reactor has stopped. */
 void xen_lane_fini(struct xen_lane *lane);
 

@@ -218,6 +218,7 @@ static void start_backend(void *arg)
 		.bounce_pages = BOUNCE_PAGES,
 		.guest_bounce_pages = BOUNCE_PAGES,
 		.guest_maps = GUEST_MAPS,
+		.device_maps = 2 * GUEST_MAPS,
 		.max_queues = 1,
 		.spin_max_ns = UINT32_MAX,
 		.root = bench.host.root,
@@ -354,7 +355,7 @@ static const struct guest_way *way_of(const char *name)
 	} ways[] = {
 		{"copy", &guest_copied},           {"map", &guest_mapped},
 		{"persistent", &guest_persistent}, {"dma", &guest_dma},
-		{"direct", &guest_copied},
+		{"direct", &guest_copied},         {"dma persistent", &guest_dma_persistent},
 	};
 
 	for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)

@@ -318,6 +318,7 @@ void stage_set(const uint8_t *header)
 		.max_queues = QUEUES,
 		.spin_max_ns = header[1] & 4 ? 20000 : 0,
 		.ledger = ledger,
+		.device_maps = header[1] & 8 ? 40 : 8192,
 		.root = stage.host.root,
 	};
 	for (unsigned i = 0; i < DISKS; i++) {

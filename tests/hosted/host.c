@@ -229,6 +229,7 @@ static void start_on_control(void *arg)
 		.max_queues = s->opts->max_queues ? s->opts->max_queues : 4,
 		.spin_max_ns = s->opts->spin_max_ns,
 		.ledger = i->ledger,
+		.device_maps = s->opts->device_maps ? s->opts->device_maps : 131072,
 		.root = i->host->root,
 	};
 

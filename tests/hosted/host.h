@@ -44,6 +44,7 @@ struct instance_opts {
 	size_t bounce_pages;       /* 0: 4096 */
 	size_t guest_bounce_pages; /* 0: 4096 */
 	size_t guest_maps;         /* 0: 8192 */
+	uint32_t device_maps;      /* 0: 131072 */
 	unsigned max_queues;       /* 0: 4 */
 	uint32_t spin_max_ns;
 };

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The device memory that copied data waits in: that copies are made in it, and in one go, and that
- * want of it makes disks slower, or says what to do, and fails no request.
+ * want of it makes disks slower, or says what to do, and fails no request. And that guests' own
+ * pages leave room for it.
  */
 #include "trial.h"
 
@@ -164,8 +165,42 @@ static void without_device_memory_a_disk_says_what_to_do(void **state)
 	world_assert_works(g);
 }
 
+/* Guests have all mapped that they may together: more is copied, until some of it ends. */
+static void guests_leave_room_to_others(void **state)
+{
+	enum { ROOM = 100 };
+	bool kept = guest_way == &guest_auto_persistent;
+	struct double_stats before, after;
+	struct trial t;
+
+	world_start(&(struct instance_opts){.device_maps = ROOM});
+	guest_create(&world.guest, &world.host, WORLD_GUEST, &(struct disk_opts){.target = "disk"});
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+	world_run_load(&(struct load_opts){.max_segments = 32}, 1000);
+	/* Pages of segments are mapped for the CPU, and beside. */
+	assert_in_range(world_stat("memory", "mapped_pages"), kept ? ROOM : 0,
+			kept ? ROOM + 32 : 0);
+	assert_true(world_stat("shared_by/dma", "requests") > 0);
+	assert_true(world_stat("shared_by/copy", "requests") > 0);
+	assert_int_equal(held_by_foreign_memory(world.disk), 0);
+	world_connect_other(&(struct guest_opts){0});
+	double_get_stats(&before);
+	world_assert_works(&world.other);
+	double_get_stats(&after);
+	if (kept)
+		assert_int_equal(after.device_maps, before.device_maps);
+	assert_true(guest_close(&world.guest));
+	assert_true(guest_free_front(&world.guest));
+	guest_set_state(&world.guest, 1);
+	assert_true(guest_connect(&world.guest, &(struct guest_opts){0}));
+	trial_init(&t, BLKIF_WRITE, 32, 0);
+	assert_true(trial_goes_by_bus(&t));
+	trial_fini(&t);
+}
+
 #define in_dma(fn)  world_test_in(fn, &guest_dma, ", dma")
 #define in_auto(fn) world_test_in(fn, &guest_auto, ", auto")
+#define in_kept(fn) world_test_in(fn, &guest_auto_persistent, ", auto persistent")
 
 int main(void)
 {
@@ -176,6 +211,8 @@ int main(void)
 		in_dma(short_of_device_memory_it_gets_slower),
 		in_dma(device_memory_is_taken_as_far_as_bounded),
 		in_dma(without_device_memory_a_disk_says_what_to_do),
+		in_dma(guests_leave_room_to_others),
+		in_kept(guests_leave_room_to_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

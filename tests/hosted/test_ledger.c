@@ -166,6 +166,37 @@ static void what_is_noted_stays(void **state)
 	forget(HANDLES - 1);
 }
 
+/* As mappings are, which may have the handle of one that ends before that one is struck out. */
+static void what_is_noted_is_counted(void **state)
+{
+	struct stopped s = {0};
+	struct err err;
+
+	assert_int_equal(grant_ledger_count(ledger), 0);
+	assert_int_equal(grant_ledger_note(ledger, 5, 0x1000), 0);
+	assert_int_equal(grant_ledger_note(ledger, 100000, 0x2000), 0);
+	assert_int_equal(grant_ledger_count(ledger), 2);
+	grant_ledger_end(ledger, 5, 0x1000, 9);
+	assert_int_equal(grant_ledger_count(ledger), 2);
+	assert_int_equal(grant_ledger_note(ledger, 5, 0x3000), 0);
+	assert_int_equal(grant_ledger_count(ledger), 2);
+	grant_ledger_forget(ledger, 5, 0x1000, 9);
+	assert_int_equal(grant_ledger_count(ledger), 2);
+	grant_ledger_end(ledger, 5, 0x3000, 9);
+	grant_ledger_forget(ledger, 5, 0x3000, 9);
+	grant_ledger_forget(ledger, 5, 0x3000, 9);
+	assert_int_equal(grant_ledger_count(ledger), 1);
+	grant_ledger_end(ledger, 100000, 0x2000, 9);
+	grant_ledger_forget(ledger, 100000, 0x2000, 9);
+	assert_int_equal(grant_ledger_count(ledger), 0);
+	/* What a predecessor has left was counted by that one. */
+	leave_mappings(20);
+	assert_int_equal(grant_ledger_count(ledger), 20);
+	assert_int_equal(reopen(&err), 0);
+	assert_int_equal(grant_ledger_recover(ledger, stop, &s, &err), 0);
+	assert_int_equal(grant_ledger_count(ledger), 0);
+}
+
 static void a_ledger_ends_somewhere(void **state)
 {
 	assert_int_equal(grant_ledger_note(ledger, HANDLES, 0x1000), -ENOSPC);
@@ -487,6 +518,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_noted_leaves_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(what_is_noted_stays, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_is_noted_is_counted, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_ledger_ends_somewhere, setup, teardown),
 		cmocka_unit_test_setup_teardown(holes_stay_holes, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_disk_is_told, setup, teardown),
