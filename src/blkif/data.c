@@ -54,27 +54,27 @@ static bool read_in_window(struct blkif_io *io)
 }
 
 /* A frontend that grants persistently does so with its indirect pages, too. */
-static bool read_kept(struct blkif_io *io, struct blkif_maps *maps)
+static bool read_kept(struct blkif_io *io)
 {
-	struct blkif_map *map = blkif_maps_get(maps, io->req.indirect_gref, now_of(io));
+	struct blkif_maps *lists = &io->queue->lists;
+	struct blkif_map *map = blkif_maps_get(lists, io->req.indirect_gref, now_of(io));
 
 	if (!map)
 		return false;
 	read_once(io->segments, map->addr, indirect_len(io));
-	blkif_maps_put(maps, map, now_of(io));
+	blkif_maps_put(lists, map, now_of(io));
 	return true;
 }
 
 bool blkif_data_read_indirect(struct blkif_io *io)
 {
-	struct blkif_queue *q = io->queue;
-
-	switch (q->opts.sharing) {
+	switch (io->queue->opts.sharing) {
 	case BLKIF_SHARE_DIRECT:
 	case BLKIF_SHARE_DIRECT_DMA:
 		return read_in_window(io);
+	case BLKIF_SHARE_PERSISTENT:
 	case BLKIF_SHARE_DMA_PERSISTENT:
-		return read_kept(io, &q->lists);
+		return read_kept(io);
 	default:
 		return false;
 	}
@@ -91,9 +91,8 @@ static uint64_t bus_of(const struct blkif_io *io, const void *local)
 
 void blkif_data_fetch(struct blkif_io *io)
 {
-	struct blkif_queue *q = io->queue;
 	struct share_piece piece = {
-		.peer = q->opts.peer,
+		.peer = io->queue->opts.peer,
 		.ref = io->req.indirect_gref,
 		.len = indirect_len(io),
 		.local = io->segments,
@@ -102,8 +101,7 @@ void blkif_data_fetch(struct blkif_io *io)
 	};
 	struct share *share = share_of(io);
 
-	if (q->opts.sharing != BLKIF_SHARE_PERSISTENT || io->copy || !read_kept(io, &q->maps))
-		share->ops->copy_in(share, &piece);
+	share->ops->copy_in(share, &piece);
 }
 
 void blkif_data_copy(struct blkif_io *io,

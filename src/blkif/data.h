@@ -15,7 +15,9 @@
  *
  * Pages are mapped for the CPU, whose addresses the device's driver takes; or for devices only, and
  * then what becomes of a request's pieces are bus addresses, at which nobody but the device ever
- * looks.  The latter is done by the share's flush, for the requests of a pass together.
+ * looks (though a page that stays mapped may have been one of segments, too, which the CPU reads:
+ * frontends take both from one pool).  The latter is done by the share's flush, for the requests of
+ * a pass together.
  */
 #ifndef SLUICE_BLKIF_DATA_H
 #define SLUICE_BLKIF_DATA_H
@@ -26,7 +28,7 @@ struct blkif_io;
 struct share;
 struct share_piece;
 
-/* Adds the copy of the indirect page, or reads it, if it is mapped with the data. */
+/* Adds the copy of the indirect page. */
 void blkif_data_fetch(struct blkif_io *io);
 /*
  * Reads it at once, where guests' pages are always there, or it stays mapped. False: it has to be

@@ -117,7 +117,7 @@ struct blkif_queue {
 	struct list starved_node; /* in the engine's list of such queues, or empty */
 	/* Of those ways of sharing that keep mappings; empty in others. */
 	struct blkif_maps maps;
-	struct blkif_maps lists;  /* indirect pages, where the CPU has no address of the others */
+	struct blkif_maps lists;  /* the indirect pages among them, for the CPU to read */
 	uint64_t map_retry_at_ns; /* of the others: nothing is mapped until then; 0: no failure */
 	struct reactor_timer expire;
 	bool expiring; /* the timer runs */

@@ -124,6 +124,26 @@ static void persistent_pages_are_mapped_once(void **state)
 	trial_fini(&t);
 }
 
+/* Data and segments, whose pages a frontend may grant read-only. */
+static void persistent_pages_of_indirect_requests_are_mapped_once(void **state)
+{
+	struct double_stats before, after;
+	struct trial t;
+
+	connect_way(&(struct guest_opts){0});
+	trial_init(&t, BLKIF_WRITE, 32, 0);
+	double_get_stats(&before);
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(front_req_sync(world.guest.front, &t.req), 0);
+	double_get_stats(&after);
+	/* And a page of segments for each of the ring's places at most, as its frontend has it. */
+	assert_in_range(after.maps - before.maps, 32 + 1, 32 + 32);
+	assert_int_equal(after.copy_segments, before.copy_segments);
+	assert_int_equal(world_stat("shared_by/map", "requests"), 100);
+	assert_int_equal(world_stat("shared_by/copy", "requests"), 0);
+	trial_fini(&t);
+}
+
 /* Sectors of a page that no segment names stay as they are, and so does the disk beside them. */
 static void only_the_named_sectors_are_touched(void **state)
 {
@@ -289,6 +309,7 @@ int main(void)
 		in_dma(what_is_only_read_is_mapped_read_only),
 		world_test(copied_pages_are_never_mapped),
 		in_persistent(persistent_pages_are_mapped_once),
+		in_persistent(persistent_pages_of_indirect_requests_are_mapped_once),
 		world_tests(only_the_named_sectors_are_touched),
 		in_mapped(what_cannot_be_mapped_is_copied),
 		in_persistent(what_cannot_be_mapped_is_copied),
