@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * report: a disk's statistics as JSON, whichever door it is served at: see vbd_get_iostat in
- * sluiced(8).
+ * report: a disk's statistics as JSON, whichever door it is served at: see
+ * sluiced/vbd_rpc.h.
  */
 #ifndef SLUICE_BLKIF_REPORT_H
 #define SLUICE_BLKIF_REPORT_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What listings and statistics say of disks, as JSON: see vbd_get_vbds and vbd_get_iostat in
- * sluiced(8).  Figures of a connected disk are copied by its reactors and put together here.
+ * What listings and statistics say of disks, as JSON: see sluiced/vbd_rpc.h.  Figures of a
+ * connected disk are copied by its reactors and put together here.
  */
 #include <stdlib.h>
 #include <string.h>
