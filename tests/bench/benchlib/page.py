@@ -130,7 +130,7 @@ def make(folder, module_of):
              if (folder / f"{part}.json").exists()}
     if not found:
         raise Failure(f"{folder} has no results: measure first (bench native, scale, lab)")
-    goals, sections, drawn = [], [], set()
+    goals, left_out, sections, drawn = [], [], [], set()
     for part in ORDER:
         if part not in found:
             continue
@@ -139,6 +139,7 @@ def make(folder, module_of):
         try:
             markdown, pictures = module.section(found[part])
             goals += module.goals(found[part])
+            left_out += module.not_judged(found[part]) if hasattr(module, "not_judged") else []
         except (AttributeError, LookupError, TypeError) as error:
             raise Failure(f"{part}.json lacks what the report shows of it ({error!r}): "
                           f"measure all of it again (bench {part})") from error
@@ -152,7 +153,7 @@ def make(folder, module_of):
         if old.name not in drawn:
             old.unlink()
     text = "\n".join([*INTRODUCTION, frame(found).strip(), "", "## Goals", "",
-                      goals_table(goals).strip(), "", *sections,
+                      goals_table(goals).strip(), "", *left_out, "", *sections,
                       *REPRODUCTION, *words(found), "", KEEP, ""])
     page = folder / "README.md"
     write_text(page, text + written_below(page))

@@ -191,6 +191,14 @@ def goals(results):
     return found
 
 
+def not_judged(results):
+    """What a goal leaves out, and why."""
+    return [f"Of scale-fairness-128 '{way}' is left out, which is "
+            f"{figure(results.median('fair-128', way, 'off_fair'))} off: it keeps {BUSY_THREADS[way]} threads busy, for "
+            f"which there are {results.machine['cores']} processors."
+            for way in results.ways("fair-128") if not has_room(results, way)]
+
+
 def memory_rows(results):
     rows = []
     for queues in QUEUES:
@@ -210,7 +218,8 @@ def idle_section(results):
 
 {MOST} idle disks took {figure(cpu)} us of reactors' and control's time in {results.settings['seconds']} s. Memory in MiB is \
 what the daemon gives back when it ends while its guests stay; of one disk more, in KiB, what {MOST} disks have over {BASE}, whose reactor \
-keeps its first 1 MiB of bounce pages already. Allocated is what malloc() has given out, touched or not.
+keeps its first 1 MiB of bounce pages already. Allocated is what malloc() has given out, touched or not. The disks are of null: on a drive of the \
+daemon's own each queue has 1 MiB of device memory beside, idle or not.
 """ + table(["queues", "", *map(disks, COUNTS), "one disk more"], memory_rows(results))
 
 

@@ -133,6 +133,21 @@ class Read(unittest.TestCase):
             "work_us": 400, "busy_us": 2000, "notifications": 0.25, "kicks": 0.05})
         self.assertEqual(results.versions["xen-block (QEMU)"], "7.2.22")
 
+    def test_run_times_that_lack_something_do_not_count(self):
+        left = Left(self)
+        for number, ran in (1, 1400), (2, 1700):
+            base = counters(5000 * MS)
+            left.count(f"begin {number} {JOB} copy", base)
+            left.count(f"end {number} {JOB} copy", {
+                **base, "wall_ns": 6000 * MS, "dom0_ns": 900 * MS, "guest_ns": (ran - 900) * MS,
+                "idle_ns": 100 * MS})
+            left.measure(number, JOB, "copy", 500, [20, 1000])
+        results = left.read()
+        self.assertEqual([sample["v"].get("guest_us") for sample in results.samples], [None, 800])
+        self.assertEqual([sample["v"].get("dom0_us") for sample in results.samples], [None, 900])
+        self.assertEqual([sample["v"]["busy_us"] for sample in results.samples], [1900, 1900])
+        self.assertIn("Of 1 measurements the run times are left out", lab.section(results)[0])
+
     def test_percentiles_are_of_all_rounds_and_need_a_hundred_beyond(self):
         left = Left(self)
         for number in 1, 2:

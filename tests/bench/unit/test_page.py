@@ -59,6 +59,18 @@ class Pages(Folder):
         self.assertNotIn("## " + page.HEADS["native"], text)
         self.assertTrue((self.folder / "lab-lines.svg").exists())
 
+    def test_what_is_not_judged_stands_below_the_goals(self):
+        class Choosy(Part):
+            @staticmethod
+            def not_judged(_results):
+                return ["Of lab-much 'odd' is left out."]
+
+        made_up.results(1).save(self.folder)
+        self.make(Choosy)
+        goals, _, rest = self.text().partition("Of lab-much 'odd' is left out.\n")
+        self.assertIn("of 2 goals are met.", goals)
+        self.assertIn("## " + page.HEADS["lab"], rest)
+
     def test_what_people_wrote_stays_and_what_is_old_goes(self):
         made_up.results(1).save(self.folder)
         self.make()

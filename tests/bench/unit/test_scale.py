@@ -88,6 +88,9 @@ class Scale(unittest.TestCase):
             results = self.run_part(program=worse, only=["fair"])
             results.machine["cores"] = cores
             self.assertAlmostEqual(scale.goals(results)[0].measured, told)
+            left_out = scale.not_judged(results)
+            self.assertEqual(len(left_out), cores == 2)
+            self.assertTrue(all("0.30 off" in line for line in left_out))
 
     def test_as_many_rounds_as_were_asked_for(self):
         results = self.run_part(only=["busy", "fair"])
