@@ -376,7 +376,8 @@ int main(int argc, char **argv)
 	if (!depth || depth > DEPTH_MAX || !pages || pages > PAGES_MAX || pages & (pages - 1) ||
 	    !guest_way || (strcmp(argv[1], "null") && strcmp(argv[1], "ram"))) {
 		fprintf(stderr,
-			"usage: instructions null|ram copy|map|persistent|dma|direct DEPTH PAGES\n"
+			"usage: instructions null|ram WAY DEPTH PAGES\n"
+			"WAY is copy, map, persistent, dma, 'dma persistent' or direct,\n"
 			"DEPTH is at most %d, PAGES a power of two of at most %d.\n",
 			DEPTH_MAX, PAGES_MAX);
 		return 2;

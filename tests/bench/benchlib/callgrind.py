@@ -84,7 +84,7 @@ class Profile:
         with tempfile.TemporaryDirectory(prefix="bench-callgrind-") as folder:
             command = ["valgrind", "--tool=callgrind", "--collect-atstart=no", "--instr-atstart=no",
                        "--cache-sim=yes", "--compress-strings=no", "--compress-pos=no",
-                       f"--callgrind-out-file={folder}/out", str(program), *what.split()]
+                       f"--callgrind-out-file={folder}/out", str(program), disk, way, str(depth), str(pages)]
             try:
                 done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, text=True,
                                       check=False, stdin=subprocess.DEVNULL)

@@ -382,12 +382,13 @@ def run(args):
     results = Results("native", {"rounds": args.rounds, "seconds": SECONDS, "load_cpu": LOAD_CPU,
                                  "backend_cpu": BACKEND_CPU, "buildtype": buildtype(build),
                                  "controls": ["R", "memcpy", *ENGINES]})
+    # First, as what takes no rounds loses none if it fails.
+    if counted:
+        measure_instructions(results, build, counted)
     if jobs:
         measure_jobs(results, build, jobs, args.rounds)
     if loads:
         measure_files(results, build, loads, args.rounds)
-    if counted:
-        measure_instructions(results, build, counted)
     return results
 
 
