@@ -34,6 +34,7 @@ METRICS = {
     "dom0_us": (False, "us", "run time of dom0 a request"),
     "server_us": (False, "us", "in dom0, of the threads that serve the disk, a request"),
     "work_us": (False, "us", "of that, what found work to do"),
+    "run_us": (False, "us", "time that CPUs were busy beyond what rest costs, a request"),
     "busy_us": (False, "us", "time that CPUs were busy, a request"),
     "notifications": (False, "", "interrupts of the guest a request"),
     "kicks": (False, "", "interrupts of dom0 by the guest a request"),
