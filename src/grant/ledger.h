@@ -29,8 +29,7 @@ int grant_ledger_open(const char *path, struct grant_ledger **out, struct err *e
 /* Removes the file if nothing is noted in it. */
 void grant_ledger_close(struct grant_ledger *l);
 
-/* How many mappings are noted, about: threads that note and forget some meanwhile may be counted.
- */
+/* How many mappings are noted; about, if other threads note and forget some meanwhile. */
 uint32_t grant_ledger_count(const struct grant_ledger *l);
 
 /* -ENOSPC: the handle is beyond what a ledger holds; the mapping must end at once. */
