@@ -61,7 +61,7 @@ static void share_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool wri
 {
 	struct xen_lane *lane = container_of(s, struct xen_lane, share);
 
-	if (grant_device_count(lane->device) < lane->opts.device_maps) {
+	if (grant_device_count(lane->device) < lane->device_maps) {
 		grant_device_map(lane->device, (uint16_t)peer, ref, writable, &piece->bus,
 				 &piece->handle);
 		return;
@@ -70,7 +70,7 @@ static void share_dma_map(struct share *s, uint32_t peer, uint32_t ref, bool wri
 	log_limited(&lane->log_limit, LOG_LEVEL_WARNING,
 		    "%u pages are mapped for devices: guests get no more, and are copied (see "
 		    "--device-maps)",
-		    lane->opts.device_maps);
+		    lane->device_maps);
 }
 
 static void share_dma_unmap(struct share *s, const struct dma_piece *piece)
@@ -107,7 +107,7 @@ int xen_lane_init(struct xen_lane *lane, struct reactor *r, const struct xen_lan
 
 	memset(lane, 0, sizeof(*lane));
 	lane->reactor = r;
-	lane->opts = *opts;
+	lane->device_maps = opts->device_maps;
 	lane->share.ops = &share_ops;
 	rc = grant_copier_create(&lane->copier, err);
 	if (rc)

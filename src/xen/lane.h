@@ -31,7 +31,7 @@ struct xen_lane_opts {
 
 struct xen_lane {
 	struct reactor *reactor;
-	struct xen_lane_opts opts;
+	uint32_t device_maps;
 	struct share share;
 	struct log_limit log_limit;
 	struct grant_copier *copier;
