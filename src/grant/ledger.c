@@ -68,8 +68,9 @@ struct grant_ledger {
 	char *path;
 	int fd;
 	struct file *file;
-	atomic_uint noted;         /* entries that are not 0 */
 	atomic_bool backed[PAGES]; /* known to be no holes */
+	/* Entries that are not 0. Last, as it changes with each, and what is above hardly ever. */
+	atomic_uint noted;
 };
 
 static void read_boot(char boot[BOOT_SIZE])
